@@ -1,0 +1,1 @@
+"""Client side: honest and malicious Flower clients."""

@@ -1,0 +1,1 @@
+"""Poisoning and backdoor attacks on federated learning, and defenses, on Flower."""

@@ -1,0 +1,1 @@
+"""Server side: aggregation rules and defenses as Flower strategies."""
