@@ -1,1 +1,13 @@
-"""Server side: aggregation rules and defenses as Flower strategies."""
+"""Server side: aggregation rules and defenses as Flower strategies.
+
+Each works alone in any Flower ``ServerApp``. This folder needs flwr, numpy, scipy and
+networkx only, and can be copied into an existing Flower app as it is.
+"""
+
+from .fedavg import FedAvg
+from .gaussian_noise import GaussianNoise
+from .norm_clipping import NormClipping
+from .screened import Screened
+from .sniper import Sniper
+
+__all__ = ["FedAvg", "GaussianNoise", "NormClipping", "Screened", "Sniper"]

@@ -1,0 +1,68 @@
+"""Can You Really Backdoor Federated Learning?
+
+[Sun et al., 2019], section 5, weak differential privacy: noise on the aggregate.
+
+Paper: https://arxiv.org/abs/1911.07963
+"""
+
+import numpy as np
+from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from .replies import flatten, unflatten
+from .screened import Screened
+
+
+class GaussianNoise(Screened):
+    """Add Gaussian noise to the aggregated model.
+
+    Put it around `NormClipping` for the weak differential privacy of Sun et al.: enough
+    noise to drown a backdoor, far too little for a privacy guarantee.
+
+    Parameters
+    ----------
+    strategy : flwr.serverapp.strategy.Strategy
+        The strategy that aggregates.
+    stddev : float
+        sigma, the standard deviation of the noise added to every parameter.
+    seed : int, optional
+        Makes the noise repeatable, for experiments. Leave it out in a deployment: noise
+        that an attacker can compute protects nothing.
+    weighted : bool (default: False)
+        Let the wrapped strategy weight by the reported number of examples.
+
+    Raises
+    ------
+    ValueError
+        If stddev is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        stddev: float,
+        *,
+        seed: int | None = None,
+        weighted: bool = False,
+    ) -> None:
+        super().__init__(strategy, weighted=weighted)
+        if not 0 <= stddev < float("inf"):
+            raise ValueError(f"stddev = {stddev!r} must be a finite number, 0 or larger")
+        self.stddev = stddev
+        self.seed = seed
+
+    def finish(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord) -> ArrayRecord:
+        """Add noise to the aggregated model; a round that kept the old model adds none."""
+        entropy = None if self.seed is None else [self.seed, server_round]
+        noisy = add_noise(flatten(arrays), self.stddev, np.random.default_rng(entropy))
+        metrics["noise-stddev"] = float(self.stddev)
+        return unflatten(noisy, arrays)
+
+
+def add_noise(
+    model: NDArray[np.floating], stddev: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return a model of shape ``(d,)`` plus noise from N(0, stddev^2)."""
+    noisy: NDArray[np.float64] = model + stddev * rng.standard_normal(model.shape)
+    return noisy

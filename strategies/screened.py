@@ -1,0 +1,110 @@
+"""Wrap any Flower strategy so that hostile replies cannot stop or steer a round."""
+
+from collections.abc import Iterable
+from logging import INFO, WARNING
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
+
+from .replies import screen, with_one_vote
+
+
+class Screened(Strategy):
+    """Pass only valid replies to a strategy, each with one vote.
+
+    Flower's own strategies refuse a whole round when one reply differs from the others, and
+    weight models by the number of examples that the clients themselves report. Behind this
+    wrapper they do neither.
+
+    Parameters
+    ----------
+    strategy : flwr.serverapp.strategy.Strategy
+        Any Flower strategy, for instance ``Krum(num_malicious_nodes=3)`` or another defense.
+    weighted : bool (default: False)
+        Let the wrapped strategy weight by the reported number of examples.
+    """
+
+    def __init__(self, strategy: Strategy, *, weighted: bool = False) -> None:
+        if not isinstance(strategy, Strategy):
+            raise ValueError(f"strategy = {strategy!r} must be a flwr.serverapp.strategy.Strategy")
+        self.strategy = strategy
+        self.weighted = weighted
+        self._sent: ArrayRecord | None = None
+
+    @property
+    def weighted_by_key(self) -> str:
+        """Metric that holds a client's number of examples."""
+        return str(getattr(self.strategy, "weighted_by_key", "num-examples"))
+
+    def summary(self) -> None:
+        """Log the settings of the wrapper, then of the wrapped strategy."""
+        log(INFO, "\t├──> %s around %s", type(self).__name__, type(self.strategy).__name__)
+        self.strategy.summary()
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the round, and remember the model that the replies start from."""
+        self._sent = arrays
+        return self.strategy.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Screen the replies, let the wrapped strategy average them, finish the average."""
+        screening = screen(replies, self._sent, self.weighted_by_key)
+        valid = self._weigh(screening.valid)
+        own = MetricRecord()
+        arrays, metrics = None, None
+        if valid:
+            valid = self.rewrite(valid, own)
+            try:
+                arrays, metrics = self.strategy.aggregate_train(server_round, valid)
+            except Exception as error:
+                # Too few valid replies for the rule (Bulyan needs 4f + 3, say) is what an
+                # attacker can cause. Without a dropped reply it is a fault of the setting.
+                if not screening.invalid:
+                    raise
+                log(WARNING, "%s: %s", type(self.strategy).__name__, error)
+        if arrays is None or arrays is self._sent:
+            log(WARNING, "Round %d keeps the old global model", server_round)
+            arrays = self._sent
+        else:
+            arrays = self.finish(server_round, arrays, own)
+        result = MetricRecord(dict(metrics or {}) | dict(own))
+        # A wrapped strategy of ours screens again and finds nothing: keep what we found.
+        result["invalid-nodes"] = sorted(screening.invalid)
+        return arrays, result
+
+    def rewrite(self, replies: list[Message], metrics: MetricRecord) -> list[Message]:  # noqa: ARG002
+        """Change valid replies before they are averaged. A defense overrides this."""
+        return replies
+
+    def finish(
+        self,
+        server_round: int,  # noqa: ARG002
+        arrays: ArrayRecord,
+        metrics: MetricRecord,  # noqa: ARG002
+    ) -> ArrayRecord:
+        """Change the averaged model. A defense overrides this."""
+        return arrays
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the evaluation as the wrapped strategy does."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Aggregate the valid evaluation replies as the wrapped strategy does."""
+        screening = screen(replies, None, self.weighted_by_key, message_type="evaluate")
+        return self.strategy.aggregate_evaluate(server_round, self._weigh(screening.valid))
+
+    def _weigh(self, replies: Iterable[Message]) -> list[Message]:
+        if self.weighted:
+            return list(replies)
+        return [with_one_vote(reply, self.weighted_by_key) for reply in replies]
