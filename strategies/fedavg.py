@@ -147,8 +147,6 @@ def average(models: list[ArrayRecord], weights: NDArray[np.float64]) -> ArrayRec
     mean = unflatten(total, like)
     for name, array in like.items():
         if not is_floating(array):
-            counts = [
-                decode(model[name]) * weight for model, weight in zip(models, weights, strict=True)
-            ]
-            mean[name] = Array(np.rint(np.sum(counts, axis=0)).astype(array.dtype))
+            counts = np.tensordot(weights, [decode(model[name]) for model in models], axes=1)
+            mean[name] = Array(np.rint(counts).astype(array.dtype))
     return mean

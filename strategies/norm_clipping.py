@@ -1,6 +1,6 @@
-"""Can You Really Backdoor Federated Learning?
+"""Can You Really Backdoor Federated Learning? [Sun et al., 2019], section 5.
 
-[Sun et al., 2019], section 5, norm thresholding of updates.
+The defense by norm thresholding of updates.
 
 Paper: https://arxiv.org/abs/1911.07963
 """

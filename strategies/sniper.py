@@ -174,7 +174,7 @@ def _tightest(
     diameters = np.unique(distances[adjacency])
 
     def rank(clique: NDArray[np.intp]) -> int:
-        """Number the diameter of a clique among all distances."""
+        """Return the place of a clique's diameter among all distances."""
         return int(np.searchsorted(diameters, distances[np.ix_(clique, clique)].max()))
 
     low, high = -1, rank(best)
