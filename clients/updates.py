@@ -4,7 +4,6 @@ An update is the trained model minus the model received. Integer arrays (counter
 they are.
 """
 
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -76,7 +75,7 @@ def norm_projection_mod(max_norm: float) -> Mod:
 def _mod(attack: Callable[[ArrayRecord, ArrayRecord], ArrayRecord]) -> Mod:
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         # The app below may change the records of the message in place.
-        received = [copy.copy(record) for record in message.content.array_records.values()]
+        received = [ArrayRecord(dict(r)) for r in message.content.array_records.values()]
         reply = call_next(message, context)
         if reply.has_content() and reply.metadata.message_type.startswith("train"):
             for name, trained in list(reply.content.array_records.items()):

@@ -75,6 +75,7 @@ class FedAvg(FlowerFedAvg):
         """Average the valid replies that `select` keeps."""
         replies = list(replies)
         screening = screen(replies, self._sent, self.weighted_by_key)
+        screening.report()
         metrics = MetricRecord()
         arrays = self._sent
         if screening.valid:
@@ -91,6 +92,7 @@ class FedAvg(FlowerFedAvg):
     ) -> MetricRecord | None:
         """Average the metrics of the valid replies."""
         screening = screen(replies, None, self.weighted_by_key, message_type="evaluate")
+        screening.report()
         return super().aggregate_evaluate(server_round, self._weigh(screening.valid))
 
     def select(

@@ -43,6 +43,11 @@ class Screening:
     valid: tuple[Message, ...]
     invalid: dict[int, str]
 
+    def report(self) -> None:
+        """Name the dropped replies in the log."""
+        for node, reason in self.invalid.items():
+            log(WARNING, "Dropped the reply of node %d: %s", node, reason)
+
 
 def screen(
     replies: Iterable[Message],
@@ -94,9 +99,6 @@ def screen(
             invalid[reply.metadata.src_node_id] = "records or metrics unlike most other replies"
     valid = [reply for reply, signature in passed if signature == common]
     valid.sort(key=_content_key)
-
-    for node, why in invalid.items():
-        log(WARNING, "Dropped the reply of node %d: %s", node, why)
     return Screening(tuple(valid), invalid)
 
 

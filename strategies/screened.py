@@ -55,6 +55,7 @@ class Screened(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Screen the replies, let the wrapped strategy average them, finish the average."""
         screening = screen(replies, self._sent, self.weighted_by_key)
+        screening.report()
         valid = self._weigh(screening.valid)
         own = MetricRecord()
         arrays, metrics = None, None
@@ -102,6 +103,7 @@ class Screened(Strategy):
     ) -> MetricRecord | None:
         """Aggregate the valid evaluation replies as the wrapped strategy does."""
         screening = screen(replies, None, self.weighted_by_key, message_type="evaluate")
+        screening.report()
         return self.strategy.aggregate_evaluate(server_round, self._weigh(screening.valid))
 
     def _weigh(self, replies: Iterable[Message]) -> list[Message]:

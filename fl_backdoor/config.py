@@ -1,0 +1,155 @@
+"""The configuration: its schema, its checks, and the one error that bad input becomes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from hydra.utils import get_class, instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .errors import UserError
+
+
+@dataclass
+class DatasetConfig:
+    """See ``conf/dataset/mnist.yaml``."""
+
+    source: str = MISSING
+    root: str | None = MISSING
+    digits: list[int] = MISSING
+    partition: str = MISSING
+    samples_per_class: int = MISSING
+    samples_per_partition: int | None = MISSING
+    alpha: float = MISSING
+    test_samples_per_class: int = MISSING
+
+
+@dataclass
+class TrainingConfig:
+    """Arguments of `clients.HonestClient`, the same for every participant."""
+
+    batch_size: int = MISSING
+    epochs: int = MISSING
+    learning_rate: float = MISSING
+    decay: float = MISSING
+    weight_decay: float = MISSING
+    device: str = MISSING
+
+
+@dataclass
+class EngineConfig:
+    """See ``conf/engine/ray.yaml``."""
+
+    kind: str = MISSING
+    num_workers: int | None = MISSING
+    cpus_per_client: int = MISSING
+    gpus_per_client: float = MISSING
+    address: str | None = MISSING
+
+
+@dataclass
+class Config:
+    """The top level; ``strategy``, ``attack`` and ``model`` are built from their ``_target_``."""
+
+    name: str = MISSING
+    seed: int = MISSING
+    num_clients: int = MISSING
+    num_rounds: int = MISSING
+    round_timeout: float = MISSING
+    floor: bool = MISSING
+    resume: bool = MISSING
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    strategy: Any = MISSING
+    attack: Any = MISSING
+    model: Any = MISSING
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+def conf_directory() -> Path:
+    """Return the folder of the Hydra configs: inside the wheel, or beside the checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def load(config: DictConfig) -> Config:
+    """Turn Hydra's config into the typed one, checked value by value.
+
+    Raises
+    ------
+    UserError
+        Naming the first key whose value is missing, of the wrong type or out of range.
+    """
+    try:
+        loaded = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(one_line(error)) from error
+    assert isinstance(loaded, Config)
+    training, dataset, engine = loaded.training, loaded.dataset, loaded.engine
+    for key, number, least in [
+        ("seed", loaded.seed, 0),
+        ("num_clients", loaded.num_clients, 1),
+        ("num_rounds", loaded.num_rounds, 1),
+        ("training.batch_size", training.batch_size, 1),
+        ("training.epochs", training.epochs, 1),
+        ("dataset.test_samples_per_class", dataset.test_samples_per_class, 1),
+        ("engine.cpus_per_client", engine.cpus_per_client, 1),
+        ("engine.num_workers", engine.num_workers, 1),
+        ("training.learning_rate", training.learning_rate, 0),
+        ("training.decay", training.decay, 0),
+        ("training.weight_decay", training.weight_decay, 0),
+        ("engine.gpus_per_client", engine.gpus_per_client, 0),
+    ]:
+        if number is not None and not least <= number < float("inf"):
+            raise UserError(f"{key}={number}: allowed is {least} or more")
+    if not 0 < loaded.round_timeout < float("inf"):
+        raise UserError(f"round_timeout={loaded.round_timeout}: allowed is more than 0 seconds")
+    digits = dataset.digits
+    if len(set(digits)) < 2 or len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
+        raise UserError(f"dataset.digits={digits}: allowed are two or more different digits 0 to 9")
+    if engine.kind not in ("ray", "local"):
+        raise UserError(f"engine.kind={engine.kind}: allowed are ray, local")
+    return loaded
+
+
+def build(key: str, node: Any, **arguments: Any) -> Any:
+    """Build the object that a config node's ``_target_`` names.
+
+    A dataclass is checked for unknown keys and wrong types; any other class checks itself.
+
+    Raises
+    ------
+    UserError
+        If the class does not exist or refuses its arguments.
+    """
+    try:
+        target = get_class(node["_target_"])
+        if hasattr(target, "__dataclass_fields__"):
+            values = {name: value for name, value in node.items() if name != "_target_"}
+            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(target), values))
+        return instantiate(node, **arguments)
+    except UserError:
+        raise
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}.{error.full_key}: {one_line(error)}") from error
+    except (HydraException, ImportError, TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{key}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the innermost cause of an error as one line of text."""
+    while isinstance(error, HydraException) and error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    noise = ("object_type=", "full_key:", "reference_type=", "Set the environment variable")
+    lines = [line for line in lines if not line.startswith(noise)]
+    key = getattr(error, "full_key", None)
+    text = " ".join(lines) or type(error).__name__
+    return f"{key}: {text}" if key and key not in text else text

@@ -1,0 +1,273 @@
+"""The rounds of an experiment: train, aggregate, measure, keep."""
+
+import platform
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from strategies.distances import PairwiseDistances
+from strategies.replies import Screening, arrays_of, flatten, metrics_of, screen
+
+from . import __version__
+from .config import Config, build
+from .engines import launch
+from .errors import UserError
+from .federation import CLEAN_TWIN, Federation, make_client_app, resolve_data
+from .metrics import detection, distance_statistics, evaluate
+from .report import Display
+from .results import Row, RunDirectory
+
+Summary = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """One training from the first to the last round: the experiment, or its clean twin."""
+
+    federation: Federation
+    directory: RunDirectory
+    display: Display
+    test_set: tuple[Tensor, Tensor]
+    strategy: Strategy
+    clean: bool
+    floors: list[float]
+
+    def train(self, grid: Grid, partitions: Mapping[int, int], workers: int) -> None:
+        """Train the rounds that are still missing, and keep each as soon as it is done."""
+        config = self.federation.config
+        arrays = self.directory.arrays
+        if arrays is None:
+            arrays = ArrayRecord(self.federation.initial_state())
+        self.display.begin(
+            "clean twin" if self.clean else config.name, config.num_rounds, self.directory.rows
+        )
+        for number in range(self.directory.rounds_done + 1, config.num_rounds + 1):
+            arrays = self._round(number, arrays, grid, partitions, workers)
+        self.display.end()
+
+    def _round(
+        self,
+        number: int,
+        sent: ArrayRecord,
+        grid: Grid,
+        partitions: Mapping[int, int],
+        workers: int,
+    ) -> ArrayRecord:
+        config = self.federation.config
+        started = time.perf_counter()
+        messages = list(
+            self.strategy.configure_train(
+                number, sent, ConfigRecord({CLEAN_TWIN: self.clean}), grid
+            )
+        )
+        replies = list(grid.send_and_receive(messages, timeout=config.round_timeout))
+        received = time.perf_counter()
+        arrays, metrics = self.strategy.aggregate_train(number, replies)
+        arrays = sent if arrays is None else arrays
+        aggregated = time.perf_counter()
+
+        model = self.federation.model
+        model.load_state_dict(arrays.to_torch_state_dict())
+        row: Row = {"round": number}
+        row |= evaluate(model, *self.test_set, self.federation.attack, self.federation.digits)
+        row["attack_success_floor"] = self.floors[number - 1] if self.floors else None
+        row |= self._selection(metrics or MetricRecord(), partitions)
+        screening = screen(replies, sent, _weight_key(self.strategy))
+        row |= self._distances(screening, sent, arrays, partitions)
+        seconds = [metrics_of(reply).get("train-seconds", 0.0) for reply in screening.valid]
+        training = float(np.sum(np.array(seconds, dtype=np.float64)))
+        exchange = received - started
+        row["seconds_training"] = training
+        row["seconds_waiting"] = max(0.0, exchange - training / min(workers, config.num_clients))
+        row["seconds_aggregation"] = aggregated - received
+        row["seconds_round"] = time.perf_counter() - started
+        self.directory.append(row, arrays)
+        self.display.round(row)
+        return arrays
+
+    def _selection(self, metrics: MetricRecord, partitions: Mapping[int, int]) -> Row:
+        """Translate what the strategy says it did from nodes to clients."""
+
+        def clients(key: str) -> list[int] | None:
+            nodes = metrics.get(key)
+            return None if nodes is None else sorted(partitions[int(n)] for n in nodes)  # type: ignore[union-attr]
+
+        kept, dropped, invalid = (clients(f"{k}-nodes") for k in ("kept", "dropped", "invalid"))
+        precision = recall = None
+        if dropped is not None:
+            left_out = [*dropped, *(invalid or [])]
+            precision, recall = detection([left_out], self.attackers)
+        scalars = {k: v for k, v in metrics.items() if not isinstance(v, list)}
+        return {
+            "kept": kept,
+            "dropped": dropped,
+            "invalid": invalid,
+            "precision": precision,
+            "recall": recall,
+            "strategy": scalars,
+        }
+
+    def _distances(
+        self,
+        screening: Screening,
+        sent: ArrayRecord,
+        arrays: ArrayRecord,
+        partitions: Mapping[int, int],
+    ) -> Row:
+        valid = sorted(screening.valid, key=lambda r: partitions[r.metadata.src_node_id])
+        if not valid:
+            return {}
+        models = np.stack([flatten(arrays_of(reply)) for reply in valid])
+        between = PairwiseDistances(models).matrix
+        clients = [partitions[reply.metadata.src_node_id] for reply in valid]
+        self.directory.save_distances(_whole(between, clients, self.federation.config.num_clients))
+        return dict(
+            distance_statistics(
+                between,
+                np.linalg.norm(models - flatten(arrays), axis=1),
+                np.linalg.norm(models - flatten(sent), axis=1),
+                np.isin(clients, self.attackers),
+            )
+        )
+
+    @property
+    def attackers(self) -> tuple[int, ...]:
+        """The roster; the clean twin has none."""
+        return () if self.clean else self.federation.attackers
+
+    def summarize(self) -> Summary:
+        """Write the summary of the complete run, and return it."""
+        last = self.directory.rows[-1]
+        dropped = [
+            [*r["dropped"], *(r["invalid"] or [])]
+            for r in self.directory.rows
+            if r["dropped"] is not None
+        ]
+        precision, recall = detection(dropped, self.attackers) if dropped else (None, None)
+        config = self.federation.config
+        summary: Summary = {
+            "name": config.name,
+            "seed": config.seed,
+            "rounds": last["round"],
+            "main_accuracy": last["main_accuracy"],
+            "attack_success_rate": last["attack_success_rate"],
+            "attack_success_floor": last["attack_success_floor"],
+            "defense_precision": precision,
+            "defense_recall": recall,
+            "loss": last["loss"],
+            "num_clients": config.num_clients,
+            "attackers": list(self.attackers),
+            "strategy": config.strategy,
+            "attack": config.attack,
+            "data": self.federation.data.description,
+            "seconds": sum(row["seconds_round"] for row in self.directory.rows),
+            "versions": {
+                "python": platform.python_version(),
+                "fl-backdoor": __version__,
+                **{name: version(name) for name in ("flwr", "torch", "numpy")},
+            },
+        }
+        self.directory.finish(summary)
+        return summary
+
+
+def run(config: Config, path: Path, display: Display) -> Summary:
+    """Run one experiment from its configuration to its summary and figures.
+
+    Raises
+    ------
+    UserError
+        On bad input, before any training starts.
+    """
+    config = resolve_data(config)
+    federation = Federation(config)
+    display.line(f"Data: {federation.data.description}")
+    federation.check()
+    test_set = federation.test_set()
+    resolved = asdict(config)
+    directory = RunDirectory(path, resolved, resume=config.resume)
+    runs = [Run(federation, directory, display, test_set, _strategy(config), False, [])]
+    if config.floor:
+        twin = RunDirectory(path / "clean_twin", resolved, resume=config.resume)
+        runs.insert(0, Run(federation, twin, display, test_set, _strategy(config), True, []))
+    display.setting(config, federation.attackers)
+
+    def main(grid: Grid, workers: int) -> None:
+        partitions = enrol(grid, config)
+        for run in runs:
+            run.train(grid, partitions, workers)
+            run.summarize()
+            runs[-1].floors = [row["attack_success_rate"] for row in runs[0].directory.rows]
+
+    if not directory.complete:
+        launch(config.engine, make_client_app(config), config.num_clients, main)
+    summary = directory.summary()
+    display.result(summary, directory)
+    return summary
+
+
+def enrol(grid: Grid, config: Config) -> dict[int, int]:
+    """Ask every node for its partition, and return the partition of each node id.
+
+    Raises
+    ------
+    UserError
+        If a node fails to answer, or the partitions are not 0 to N-1.
+    """
+    deadline = time.monotonic() + config.round_timeout
+    while len(nodes := list(grid.get_node_ids())) < config.num_clients:
+        if time.monotonic() > deadline:
+            raise UserError(f"num_clients={config.num_clients}: only {len(nodes)} nodes connected")
+        time.sleep(0.1)
+    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
+    partitions: dict[int, int] = {}
+    for reply in grid.send_and_receive(messages, timeout=config.round_timeout):
+        if reply.has_error():
+            raise UserError(
+                f"node {reply.metadata.src_node_id} cannot take part: {reply.error.reason}"
+            )
+        record = reply.content["enrolment"]
+        partitions[reply.metadata.src_node_id] = int(record["partition-id"])  # type: ignore[arg-type, call-overload, index]
+    if sorted(partitions.values()) != list(range(config.num_clients)):
+        raise UserError(
+            f"num_clients={config.num_clients}: the nodes that answered hold partitions "
+            f"{sorted(partitions.values())}"
+        )
+    return partitions
+
+
+def _strategy(config: Config) -> Strategy:
+    strategy = build("strategy", deepcopy(config.strategy))
+    if not isinstance(strategy, Strategy):
+        raise UserError(f"strategy._target_={config.strategy['_target_']}: not a Flower strategy")
+    inner = strategy
+    while isinstance(getattr(inner, "strategy", None), Strategy):
+        inner = inner.strategy  # type: ignore[attr-defined]
+    fraction = getattr(inner, "fraction_train", 1.0)
+    if fraction != 1.0:
+        raise UserError(
+            f"strategy.fraction_train={fraction}: allowed is 1.0, since Flower draws the nodes "
+            "from an unseeded generator"
+        )
+    return strategy
+
+
+def _weight_key(strategy: Strategy) -> str:
+    return str(getattr(strategy, "weighted_by_key", "num-examples"))
+
+
+def _whole(between: np.ndarray, clients: list[int], num_clients: int) -> np.ndarray:
+    """Spread the distances of those that answered over all clients; NaN for the others."""
+    whole = np.full((num_clients, num_clients), np.nan)
+    whole[np.ix_(clients, clients)] = between
+    return whole

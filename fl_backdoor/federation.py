@@ -1,0 +1,197 @@
+"""Everything that server and clients derive alike from the configuration."""
+
+import json
+from dataclasses import asdict
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clients import HonestClient
+
+from .attacks import Attack
+from .config import Config, DatasetConfig, EngineConfig, TrainingConfig, build
+from .errors import UserError
+from .mnist import LabelledImages, load_mnist, resolve_source
+from .partition import partition, unused
+
+CLEAN_TWIN = "clean-twin"
+"""Key of a train config: the attackers of the roster train honestly."""
+
+
+class Federation:
+    """Data, partitions, roster and clients of one experiment.
+
+    Every process builds its own from the same configuration and comes to the same result;
+    nothing but models and metrics travels between them.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        attack = build("attack", config.attack)
+        assert isinstance(attack, Attack)
+        self.attack = attack
+        self.attackers = attack.attackers(config.num_clients, config.seed)
+        self.digits = list(config.dataset.digits)
+        for key, digit in attack.goal_digits().items():
+            if digit not in self.digits:
+                raise UserError(f"attack.{key}={digit}: allowed are dataset.digits={self.digits}")
+
+    @cached_property
+    def data(self) -> LabelledImages:
+        """The data set, loaded once a process."""
+        dataset = self.config.dataset
+        return load_mnist(dataset.root, dataset.source, tuple(sorted(self.digits)))
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network; one serves all clients of a process in turn."""
+        return self._new_model()
+
+    def initial_state(self) -> dict[str, Tensor]:
+        """Return the weights that training starts from."""
+        state: dict[str, Tensor] = self._new_model().state_dict()
+        return state
+
+    def _new_model(self) -> nn.Module:
+        arguments = {"num_classes": len(self.digits), "seed": self.config.seed}
+        model = build("model", self.config.model, **arguments)
+        if not isinstance(model, nn.Module):
+            raise UserError(f"model._target_={self.config.model['_target_']}: not a torch module")
+        return model
+
+    @cached_property
+    def partitions(self) -> list[NDArray[np.int64]]:
+        """Indices of the training samples of each client."""
+        dataset = self.config.dataset
+        return partition(
+            self.data.train_labels.numpy(),
+            dataset.partition,
+            self.config.num_clients,
+            samples_per_class=dataset.samples_per_class,
+            samples_per_partition=dataset.samples_per_partition,
+            alpha=dataset.alpha,
+            seed=self.config.seed,
+        )
+
+    @cached_property
+    def pool(self) -> NDArray[np.int64]:
+        """Indices of the samples of the attack's digit that nobody holds, in seeded order."""
+        indices = unused(len(self.data.train_labels), self.partitions)
+        indices = indices[self.data.train_labels.numpy()[indices] == self.attack.pool_digit()]
+        return np.random.default_rng([self.config.seed, 2]).permutation(indices)
+
+    def check(self) -> None:
+        """Build every attacker once, so that bad input shows before any training.
+
+        Raises
+        ------
+        UserError
+            Naming the key at fault.
+        """
+        wanted = sum(self.attack.pool_shares())
+        if wanted and wanted > len(self.pool):
+            raise UserError(
+                f"attack.poisoned_samples={wanted}: allowed are 0 to {len(self.pool)}, the samples "
+                f"of digit {self.attack.pool_digit()} that no participant holds"
+            )
+        for client in (*self.attackers, *range(min(1, self.config.num_clients))):
+            try:
+                self.client(client)
+            except (ValueError, RuntimeError) as error:
+                raise UserError(f"client {client} cannot be built: {error}") from error
+
+    def client(self, number: int, *, clean: bool = False) -> HonestClient:
+        """Build a client; with ``clean`` an attacker is built as the honest client it was."""
+        training = asdict(self.config.training) | {
+            "seed": self.config.seed,
+            "partition": number,
+        }
+        images, labels = self._samples(self.partitions[number])
+        if clean or number not in self.attackers:
+            return HonestClient(self.model, images, labels, **training)
+        rank = self.attackers.index(number)
+        shares = self.attack.pool_shares()
+        start = sum(shares[:rank])
+        pool = _pixels(self.data.train_images[self.pool[start : start + shares[rank]]])
+        return self.attack.client(rank, self.model, images, labels, pool, self.digits, **training)
+
+    def test_set(self) -> tuple[Tensor, Tensor]:
+        """Draw the test images (n, 1, 28, 28) in [0, 1] and labels (n,): the same number a class.
+
+        Raises
+        ------
+        UserError
+            If a class has fewer test samples than asked.
+        """
+        wanted = self.config.dataset.test_samples_per_class
+        rng = np.random.default_rng([self.config.seed, 3])
+        labels = self.data.test_labels.numpy()
+        chosen = []
+        for digit in sorted(self.digits):
+            own = np.flatnonzero(labels == digit)
+            if wanted > len(own):
+                raise UserError(
+                    f"dataset.test_samples_per_class={wanted}: allowed are 1 to {len(own)}, the "
+                    f"test samples of digit {digit}"
+                )
+            chosen.append(rng.choice(own, wanted, replace=False))
+        indices = np.sort(np.concatenate(chosen))
+        return _pixels(self.data.test_images[indices]), self._labels(self.data.test_labels[indices])
+
+    def _samples(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        images = _pixels(self.data.train_images[indices])
+        return images, self._labels(self.data.train_labels[indices])
+
+    def _labels(self, digits: Tensor) -> Tensor:
+        lookup = torch.full((10,), -1, dtype=torch.int64)
+        lookup[self.digits] = torch.arange(len(self.digits))
+        return lookup[digits]
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.float() / 255
+
+
+def resolve_data(config: Config) -> Config:
+    """Decide once where the data comes from, so that no worker process looks for it again."""
+    source, root = resolve_source(config.dataset.root, config.dataset.source)
+    config.dataset.source, config.dataset.root = source, root
+    return config
+
+
+@lru_cache(maxsize=1)
+def _federation(config: str) -> Federation:
+    values = json.loads(config)
+    nested = {"dataset": DatasetConfig, "training": TrainingConfig, "engine": EngineConfig}
+    for key, schema in nested.items():
+        values[key] = schema(**values[key])
+    return Federation(Config(**values))
+
+
+def make_client_app(config: Config) -> ClientApp:
+    """Build the ClientApp of an experiment; each node plays the client of its partition id."""
+    text = json.dumps(asdict(config))
+    app = ClientApp()
+
+    def client_for(message: Message, context: Context) -> HonestClient:
+        torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+        clean = any(c.get(CLEAN_TWIN) for c in message.content.config_records.values())
+        return _federation(text).client(int(context.node_config["partition-id"]), clean=clean)
+
+    @app.query()
+    def enrol(message: Message, context: Context) -> Message:
+        """Tell the server which partition this node holds, and load the data."""
+        client_for(message, context)
+        record = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
+        return Message(RecordDict({"enrolment": record}), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return client_for(message, context).train(message, context)
+
+    return app

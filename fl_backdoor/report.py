@@ -1,0 +1,212 @@
+"""What a person sees of a run: progress, one table, two figures."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .config import Config
+from .results import Row, RunDirectory
+
+
+class Display:
+    """The terminal side of a run.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to write. On a terminal a progress bar stands below the rounds.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress: Progress | None = None
+        self._rounds = 0
+
+    def line(self, text: str) -> None:
+        """Print one line as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def setting(self, config: Config, attackers: tuple[int, ...]) -> None:
+        """Say what is about to run."""
+        who = f"{len(attackers)} attackers {list(attackers)}" if attackers else "no attackers"
+        self.line(
+            f"Setting: {config.num_clients} clients, {who}; attack "
+            f"{_class_name(config.attack)}; strategy {_class_name(config.strategy)}; "
+            f"{config.num_rounds} rounds; engine {config.engine.kind}; seed {config.seed}"
+        )
+
+    def begin(self, name: str, num_rounds: int, rows: list[Row]) -> None:
+        """Start the progress of one training, from the rounds that are there already."""
+        self._rounds = num_rounds
+        self.line(f"{name}" + (f" (resumed after round {len(rows)})" if rows else ""))
+        if self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._progress.start()
+            self._progress.add_task("rounds", total=num_rounds, completed=len(rows))
+
+    def round(self, row: Row) -> None:
+        """Print a finished round."""
+        floor = row["attack_success_floor"]
+        text = (
+            f"  round {row['round']:>{len(str(self._rounds))}}/{self._rounds}"
+            f"  loss {row['loss']:.4f}"
+            f"  accuracy {percent(row['main_accuracy']):>6}"
+            f"  attack success {percent(row['attack_success_rate']):>6}"
+        )
+        if floor is not None:
+            text += f" (floor {percent(floor)})"
+        if row["dropped"] is not None:
+            text += f"  dropped {_clients(row['dropped'])}"
+        if row["invalid"]:
+            text += f"  invalid {_clients(row['invalid'])}"
+        self.line(f"{text}  {row['seconds_round']:.1f} s")
+        if self._progress is not None:
+            self._progress.advance(self._progress.task_ids[0])
+
+    def end(self) -> None:
+        """Take the progress bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def result(self, summary: dict[str, Any], directory: RunDirectory) -> None:
+        """Draw the figures and print the table of a complete run."""
+        draw_rounds(directory.rows, directory.path / "rounds.png", summary["name"])
+        distances = directory.path / "distances.npy"
+        if distances.exists():
+            draw_distances(
+                np.load(distances),
+                directory.rows[-1]["kept"],
+                summary["attackers"],
+                directory.path / "distances.png",
+            )
+        table = Table(title=f"{summary['name']}, seed {summary['seed']}", title_justify="left")
+        table.add_column("after round " + str(summary["rounds"]))
+        table.add_column("", justify="right")
+        table.add_row("main accuracy", percent(summary["main_accuracy"]))
+        table.add_row("attack success rate", percent(summary["attack_success_rate"]))
+        table.add_row("  its floor (clean twin)", percent(summary["attack_success_floor"]))
+        table.add_row("defense precision", percent(summary["defense_precision"]))
+        table.add_row("defense recall", percent(summary["defense_recall"]))
+        table.add_row("attackers", _clients(summary["attackers"]) or "none")
+        table.add_row("seconds", f"{summary['seconds']:.0f}")
+        self.console.print(table)
+        self.line(f"Results: {directory.path}")
+
+
+def show_warnings(console: Console) -> None:
+    """Show the warnings of this suite, and silence what its libraries say of themselves."""
+    ours = Path(__file__).resolve().parent.parent
+    folders = tuple(str(ours / name) for name in ("fl_backdoor", "strategies", "clients"))
+    handler = RichHandler(
+        logging.WARNING, console, show_time=False, show_path=False, markup=False, highlighter=None
+    )
+    handler.addFilter(lambda record: record.pathname.startswith(folders))
+    logger = logging.getLogger("flwr")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+def percent(value: float | None) -> str:
+    """Write a fraction as a percentage, and what does not apply as a dash."""
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def draw_rounds(rows: list[Row], path: Path, title: str) -> None:
+    """Draw main accuracy, attack success rate and its floor over the rounds."""
+    figure, axes = _axes(6.4, 3.6)
+    rounds = [row["round"] for row in rows]
+    curves = {
+        "main accuracy": ("main_accuracy", "tab:blue", "-"),
+        "attack success rate": ("attack_success_rate", "tab:red", "-"),
+        "its floor (clean twin)": ("attack_success_floor", "tab:gray", "--"),
+    }
+    for label, (key, color, line) in curves.items():
+        values = [row[key] for row in rows]
+        if None not in values:
+            axes.plot(rounds, np.array(values) * 100, line, color=color, marker=".", label=label)
+    axes.set(xlabel="round", ylabel="%", ylim=(-3, 103), title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center right")
+    _save(figure, path)
+
+
+def draw_distances(
+    distances: np.ndarray, kept: list[int] | None, attackers: list[int], path: Path
+) -> None:
+    """Draw the pairwise distances of the last round's local models, the clique framed.
+
+    Kept clients stand first, so that the clique is one square; attackers are red.
+    """
+    import seaborn
+    from matplotlib.patches import Rectangle
+
+    clients = list(range(len(distances)))
+    chosen = [] if kept is None else kept
+    order = chosen + [client for client in clients if client not in chosen]
+    size = min(0.45 * len(clients) + 2.5, 14)
+    figure, axes = _axes(size * 1.15, size)
+    seaborn.heatmap(
+        distances[np.ix_(order, order)],
+        ax=axes,
+        annot=len(clients) <= 15,
+        fmt=".2f",
+        annot_kws={"size": 7},
+        cmap="viridis_r",
+        square=True,
+        xticklabels=order,
+        yticklabels=order,
+        cbar_kws={"label": "Euclidean distance"},
+    )
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_color("tab:red" if int(label.get_text()) in attackers else "black")
+    if chosen:
+        axes.add_patch(
+            Rectangle((0, 0), len(chosen), len(chosen), fill=False, edgecolor="black", lw=2.5)
+        )
+    axes.set(
+        xlabel="client (attackers red)",
+        ylabel="client",
+        title="Distances between local models, last round"
+        + (f"\nframe: the {len(chosen)} models kept" if chosen else ""),
+    )
+    _save(figure, path)
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    # Without pyplot: no global state, no window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: Path) -> None:
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=150)
+    temporary.replace(path)
+
+
+def _class_name(node: dict[str, Any]) -> str:
+    name = str(node["_target_"]).rpartition(".")[2]
+    inner = node.get("strategy")
+    return f"{name}({_class_name(inner)})" if inner else name
+
+
+def _clients(clients: list[int]) -> str:
+    return " ".join(map(str, clients)) or "none"

@@ -1,0 +1,161 @@
+"""The run directory: what a run leaves behind, written as it comes and never half-written."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from .errors import UserError
+
+Row = dict[str, Any]
+
+UNCOMPARED = {"resume", "engine"}
+"""Keys that may differ when a run is resumed: they do not change its result."""
+
+
+class RunDirectory:
+    """Results of one run.
+
+    ``config.json`` the resolved configuration, ``metrics.jsonl`` one row a round,
+    ``model.safetensors`` the newest global model with its round, ``distances.npy`` the pairwise
+    distances of the last round, ``summary.json`` once the run is complete.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; it is made if missing.
+    config : mapping
+        The resolved configuration.
+    resume : bool
+        Continue from what the folder holds; without it a folder that holds a run is refused.
+
+    Raises
+    ------
+    UserError
+        If the folder holds another run, or one of another configuration, or cannot be written.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"hydra.run.dir={path}: not writable ({error.strerror})") from error
+        self.rows: list[Row] = []
+        self.arrays: ArrayRecord | None = None
+        stored = path / "config.json"
+        if stored.exists():
+            if not resume:
+                raise UserError(
+                    f"hydra.run.dir={path}: holds a run already; resume=true continues it"
+                )
+            self._check_same(stored, config)
+            self._restore()
+        else:
+            _write(stored, json.dumps(dict(config), indent=2).encode())
+
+    @property
+    def rounds_done(self) -> int:
+        """The rounds whose results are safe on disk."""
+        return len(self.rows)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has ended."""
+        return (self.path / "summary.json").exists()
+
+    def append(self, row: Row, arrays: ArrayRecord) -> None:
+        """Keep a finished round: first its row, then the model that makes the row count."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.rows.append(row)
+        tensors = {name: array.numpy() for name, array in arrays.items()}
+        _write(
+            self.path / "model.safetensors", save(tensors, metadata={"round": str(row["round"])})
+        )
+
+    def save_distances(self, distances: NDArray[np.float64]) -> None:
+        """Keep the pairwise distances of the last round."""
+        temporary = self.path / "distances.tmp.npy"
+        np.save(temporary, distances)
+        temporary.replace(self.path / "distances.npy")
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary, which marks the run as complete."""
+        _write(self.path / "summary.json", json.dumps(dict(summary), indent=2).encode())
+
+    def summary(self) -> dict[str, Any]:
+        """Read the summary of a complete run."""
+        return dict(json.loads((self.path / "summary.json").read_text()))
+
+    def _check_same(self, stored: Path, config: Mapping[str, Any]) -> None:
+        before = _flatten(_read_json(stored))
+        now = _flatten(json.loads(json.dumps(dict(config))))
+        for key in sorted(before.keys() | now.keys()):
+            if key.partition(".")[0] not in UNCOMPARED and before.get(key) != now.get(key):
+                raise UserError(
+                    f"{key}={now.get(key)}: the run to resume in {self.path} has {before.get(key)}"
+                )
+
+    def _restore(self) -> None:
+        """Read the newest model, and the rows up to its round."""
+        model = self.path / "model.safetensors"
+        if not model.exists():
+            (self.path / "metrics.jsonl").unlink(missing_ok=True)
+            return
+        try:
+            with safe_open(model, framework="numpy") as file:
+                done = int(file.metadata()["round"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{model}: cannot be read ({error})") from error
+        self.arrays = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+        # A row is written before its model: one row too many, or half of one, may be there.
+        rows = self.path / "metrics.jsonl"
+        lines = rows.read_text().splitlines()[:done]
+        try:
+            self.rows = [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise UserError(f"{rows}: cannot be read ({error})") from error
+        if len(self.rows) != done:
+            raise UserError(f"{rows}: {len(self.rows)} rows, but {model} is of round {done}")
+        _write(rows, "".join(line + "\n" for line in lines).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file by new content, so that readers see the old one or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

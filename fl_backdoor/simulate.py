@@ -1,0 +1,79 @@
+"""Run an experiment: ``python -m fl_backdoor.simulate +experiment=sniper_goal1``."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from .config import conf_directory, load, one_line
+from .errors import UserError
+from .experiment import run
+from .report import Display, show_warnings
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
+def simulate(config: DictConfig) -> None:
+    """Run the experiment that Hydra composed."""
+    console = Console()
+    show_warnings(console)
+    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+    try:
+        run(load(config), Path(HydraConfig.get().runtime.output_dir), Display(console))
+    except (UserError, OSError) as error:
+        # Raised through Hydra, it would get a second line of Hydra's own.
+        _fail(error)
+
+
+def main() -> None:
+    """Run from the command line; bad input is one line on stderr and exit status 2."""
+    # Let errors of the configuration come out of Hydra, instead of a page from it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        sys.argv = [sys.argv[0], *_resumed(sys.argv[1:])]
+        simulate()
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted; --resume RUN_DIRECTORY goes on from the last round", file=sys.stderr)
+        # Flower's server thread still waits for replies: nothing is left to save.
+        sys.stderr.flush()
+        os._exit(130)
+
+
+def _resumed(arguments: list[str]) -> list[str]:
+    """Replace ``--resume DIR`` by what that run was started with.
+
+    Raises
+    ------
+    UserError
+        If the folder is not one of a run.
+    """
+    if "--resume" not in arguments:
+        return arguments
+    place = arguments.index("--resume")
+    if place + 1 == len(arguments):
+        raise UserError("--resume: give the directory of the run to continue")
+    directory = Path(arguments[place + 1])
+    overrides = directory / ".hydra" / "overrides.yaml"
+    if not overrides.is_file():
+        raise UserError(f"--resume {directory}: not the directory of a run")
+    stored = [str(o) for o in OmegaConf.load(overrides) if not str(o).startswith("resume=")]
+    rest = arguments[:place] + arguments[place + 2 :]
+    return [*stored, f"hydra.run.dir='{directory}'", "resume=true", *rest]
+
+
+def _fail(error: BaseException) -> NoReturn:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()
