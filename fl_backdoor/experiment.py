@@ -236,8 +236,8 @@ def enrol(grid: Grid, config: Config) -> dict[int, int]:
             raise UserError(
                 f"node {reply.metadata.src_node_id} cannot take part: {reply.error.reason}"
             )
-        record = reply.content["enrolment"]
-        partitions[reply.metadata.src_node_id] = int(record["partition-id"])  # type: ignore[arg-type, call-overload, index]
+        record = reply.content.config_records["enrolment"]
+        partitions[reply.metadata.src_node_id] = int(str(record["partition-id"]))
     if sorted(partitions.values()) != list(range(config.num_clients)):
         raise UserError(
             f"num_clients={config.num_clients}: the nodes that answered hold partitions "

@@ -1,0 +1,71 @@
+"""Builders that many tests share."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.metadata import Metadata
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+
+import fl_backdoor  # noqa: F401  (turns Flower's telemetry off before Flower is imported)
+
+
+def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
+
+
+def make_reply(
+    arrays: Mapping[str, NDArray[Any]] | ArrayRecord | None,
+    *,
+    node: int = 1,
+    metrics: Mapping[str, Any] | None = None,
+    message_type: str = "train",
+    request: str = "",
+) -> Message:
+    """Build a train reply as a ClientApp sends it."""
+    content = RecordDict()
+    if arrays is not None:
+        content["arrays"] = arrays if isinstance(arrays, ArrayRecord) else to_record(arrays)
+    content["metrics"] = MetricRecord({"num-examples": 10, "loss": 0.5} | dict(metrics or {}))
+    metadata = Metadata(
+        run_id=1,
+        message_id="",
+        src_node_id=node,
+        dst_node_id=0,
+        reply_to_message_id=request,
+        group_id="",
+        created_at=1.0,
+        ttl=10.0,
+        message_type=message_type,
+    )
+    return Message(content=content, metadata=metadata)
+
+
+@pytest.fixture(autouse=True)
+def _task_identity() -> None:
+    """Messages need the identity of the task that sends them."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+
+
+@pytest.fixture
+def reply() -> Callable[..., Message]:
+    return make_reply
+
+
+@pytest.fixture
+def record() -> Callable[..., ArrayRecord]:
+    return to_record
+
+
+@pytest.fixture
+def train_message() -> Callable[..., Message]:
+    """Build the message that a strategy sends for training."""
+
+    def build(arrays: ArrayRecord, server_round: int = 1) -> Message:
+        config = ConfigRecord({"server-round": server_round})
+        return Message(RecordDict({"arrays": arrays, "config": config}), 1, "train")
+
+    return build
