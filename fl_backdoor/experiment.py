@@ -107,7 +107,11 @@ class Run:
         if dropped is not None:
             left_out = [*dropped, *(invalid or [])]
             precision, recall = detection([left_out], self.attackers)
-        scalars = {k: v for k, v in metrics.items() if not isinstance(v, list)}
+        scalars = {
+            key: value
+            for key, value in metrics.items()
+            if not isinstance(value, list) and key != "train-seconds"  # kept as seconds_training
+        }
         return {
             "kept": kept,
             "dropped": dropped,

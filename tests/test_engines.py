@@ -1,0 +1,86 @@
+"""The engines give the same bits, and a local message behaves as one of Flower's."""
+
+from pathlib import Path
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fl_backdoor.engines import LocalGrid, launch
+from fl_backdoor.errors import UserError
+
+from .test_experiment import TINY_ATTACK, rows, run, tiny
+
+
+@pytest.fixture
+def echo() -> ClientApp:
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        config = message.content.config_records["config"]
+        if config.get("fail") == context.node_id:
+            raise ZeroDivisionError("on purpose")
+        count = int(str(context.state.metric_records.get("seen", MetricRecord({"n": 0}))["n"])) + 1
+        context.state["seen"] = MetricRecord({"n": count})
+        config["changed"] = True
+        record = ConfigRecord({"node": context.node_id, "count": count, **context.node_config})
+        return Message(RecordDict({"reply": record}), reply_to=message)
+
+    return app
+
+
+def ask(grid: LocalGrid, **config: int) -> list[Message]:
+    content = RecordDict({"config": ConfigRecord(dict(config))})
+    messages = [Message(content, node, "query") for node in grid.get_node_ids()]
+    return list(grid.send_and_receive(messages))
+
+
+def test_local_nodes_answer_in_order_and_keep_their_state(echo: ClientApp) -> None:
+    grid = LocalGrid(echo, 3)
+    ask(grid)
+    replies = [r.content.config_records["reply"] for r in ask(grid)]
+    assert [r["partition-id"] for r in replies] == [0, 1, 2]
+    assert [r["num-partitions"] for r in replies] == [3, 3, 3]
+    assert [r["count"] for r in replies] == [2, 2, 2]
+
+
+def test_local_exception_is_an_error_reply(echo: ClientApp) -> None:
+    replies = ask(LocalGrid(echo, 3), fail=2)
+    assert [reply.has_error() for reply in replies] == [False, True, False]
+    assert replies[1].metadata.src_node_id == 2
+    assert "ZeroDivisionError: on purpose" in replies[1].error.reason
+
+
+def test_local_clients_cannot_change_what_others_receive(echo: ClientApp) -> None:
+    content = RecordDict({"config": ConfigRecord({})})
+    grid = LocalGrid(echo, 2)
+    list(grid.send_and_receive([Message(content, node, "query") for node in grid.get_node_ids()]))
+    assert "changed" not in content.config_records["config"]
+
+
+def test_local_replies_are_handed_out_once(echo: ClientApp) -> None:
+    grid = LocalGrid(echo, 1)
+    content = RecordDict({"config": ConfigRecord({})})
+    identifiers = list(grid.push_messages([Message(content, 1, "query")]))
+    assert len(list(grid.pull_messages(identifiers))) == 1
+    assert list(grid.pull_messages(identifiers)) == []
+
+
+def test_ray_and_local_give_the_same_bits(tmp_path: Path) -> None:
+    """One Ray session of two workers; the local engine is the run with one."""
+    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK]
+    run(tmp_path / "local", *experiment)
+    run(tmp_path / "ray", *experiment, "engine=ray", "engine.num_workers=2")
+    for name in ("model.safetensors", "clean_twin/model.safetensors"):
+        local, ray = ((tmp_path / engine / name).read_bytes() for engine in ("local", "ray"))
+        assert local == ray
+    for local, ray in zip(rows(tmp_path / "local"), rows(tmp_path / "ray"), strict=True):
+        assert local["kept"] == ray["kept"]
+        assert local["attack_success_rate"] == ray["attack_success_rate"]
+
+
+def test_ray_without_room_is_one_line(echo: ClientApp) -> None:
+    engine = tiny("engine=ray", "engine.gpus_per_client=64").engine
+    with pytest.raises(UserError, match=r"engine.gpus_per_client=64.*free"):
+        launch(engine, echo, 2, lambda grid, workers: None)

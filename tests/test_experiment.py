@@ -1,0 +1,217 @@
+"""Tiny real runs: what they leave behind, that they repeat, and that they resume."""
+
+import json
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+
+import fl_backdoor.experiment as experiment
+from clients import HonestClient
+from fl_backdoor.config import Config, conf_directory, load
+from fl_backdoor.errors import UserError
+from fl_backdoor.report import Display
+
+TINY = [
+    "engine=local",
+    "dataset.source=bundled",
+    "dataset.samples_per_class=20",
+    "dataset.test_samples_per_class=40",
+    "model.channels=[4,8]",
+    "num_rounds=3",
+    "training.learning_rate=0.3",
+]
+TINY_ATTACK = ["attack.poisoned_samples=30"]
+
+
+def tiny(*overrides: str) -> Config:
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        return load(compose("config", [*TINY, *overrides]))
+
+
+def run(path: Path, *overrides: str) -> tuple[dict[str, Any], str]:
+    """Run a tiny experiment; return its summary and what it printed."""
+    screen = StringIO()
+    summary = experiment.run(tiny(*overrides), path, Display(Console(file=screen, width=120)))
+    return summary, screen.getvalue()
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(path: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in r.items() if not k.startswith("seconds")} for r in rows(path)]
+
+
+@pytest.fixture(scope="module")
+def sniper(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    path = tmp_path_factory.mktemp("sniper")
+    return path, *run(path, "+experiment=sniper_goal1", *TINY_ATTACK)
+
+
+def test_first_line_says_which_data(sniper: tuple[Path, dict[str, Any], str]) -> None:
+    _, summary, screen = sniper
+    first = screen.splitlines()[0]
+    assert first.startswith("Data: MNIST stand-in")
+    assert summary["data"] in first
+
+
+def test_a_run_leaves_everything_behind(sniper: tuple[Path, dict[str, Any], str]) -> None:
+    path, summary, screen = sniper
+    names = {file.name for file in path.iterdir()}
+    assert names == {
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "summary.json",
+        "distances.npy",
+        "rounds.png",
+        "distances.png",
+        "clean_twin",
+    }
+    assert json.loads((path / "summary.json").read_text()) == summary
+    assert [row["round"] for row in rows(path)] == [1, 2, 3]
+    assert summary["attackers"] == [0, 1, 2]
+    assert summary["versions"].keys() == {"python", "fl-backdoor", "flwr", "torch", "numpy"}
+    assert summary["seed"] == 0
+    assert "attack success rate" in screen
+
+
+def test_rows_agree_with_the_summary(sniper: tuple[Path, dict[str, Any], str]) -> None:
+    path, summary, _ = sniper
+    last, twin = rows(path)[-1], rows(path / "clean_twin")[-1]
+    assert summary["main_accuracy"] == last["main_accuracy"]
+    assert summary["attack_success_rate"] == last["attack_success_rate"]
+    assert summary["attack_success_floor"] == twin["attack_success_rate"]
+    for row in rows(path):
+        assert sorted(row["kept"] + row["dropped"] + row["invalid"]) == list(range(10))
+        for group in ("honest_honest", "honest_attacker", "attacker_attacker", "global_honest"):
+            low, mean, high = (row[f"distance_{group}_{how}"] for how in ("min", "mean", "max"))
+            assert 0 < low <= mean <= high
+        assert row["seconds_training"] > 0
+        assert row["seconds_aggregation"] > 0
+        assert row["seconds_waiting"] >= 0
+
+
+def test_clean_twin_is_the_run_without_attackers(
+    sniper: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    path, _, _ = sniper
+    honest = ["attack.num_attackers=0", "attack.poisoned_samples=0", "floor=false"]
+    run(tmp_path, "+experiment=sniper_goal1", *honest)
+    twin = path / "clean_twin" / "model.safetensors"
+    assert (tmp_path / "model.safetensors").read_bytes() == twin.read_bytes()
+
+
+def test_same_seed_same_bits_and_another_seed_others(
+    sniper: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    path, _, _ = sniper
+    run(tmp_path / "same", "+experiment=sniper_goal1", *TINY_ATTACK)
+    run(tmp_path / "other", "+experiment=sniper_goal1", *TINY_ATTACK, "seed=1", "floor=false")
+    model = (path / "model.safetensors").read_bytes()
+    assert (tmp_path / "same" / "model.safetensors").read_bytes() == model
+    assert untimed(tmp_path / "same") == untimed(path)
+    assert (tmp_path / "other" / "model.safetensors").read_bytes() != model
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 3, 4, 5])
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    sniper: tuple[Path, dict[str, Any], str],
+    tmp_path: Path,
+    stop_after: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, summary, _ = sniper
+    with monkeypatch.context() as patch:
+        kept: list[int] = []
+        append = experiment.RunDirectory.append
+
+        def interrupted(self: Any, row: Any, arrays: Any) -> None:
+            if len(kept) == stop_after:
+                raise KeyboardInterrupt
+            append(self, row, arrays)
+            kept.append(row["round"])
+
+        patch.setattr(experiment.RunDirectory, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK)
+    resumed, _ = run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK, "resume=true")
+    assert untimed(tmp_path) == untimed(path)
+    assert (tmp_path / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
+    ignored = {"seconds"}
+    assert {k: v for k, v in resumed.items() if k not in ignored} == {
+        k: v for k, v in summary.items() if k not in ignored
+    }
+
+
+def test_a_complete_run_is_shown_again_but_not_overwritten(
+    sniper: tuple[Path, dict[str, Any], str],
+) -> None:
+    path, summary, _ = sniper
+    again, _ = run(path, "+experiment=sniper_goal1", *TINY_ATTACK, "resume=true")
+    assert again == summary
+    with pytest.raises(UserError, match="resume=true"):
+        run(path, "+experiment=sniper_goal1", *TINY_ATTACK)
+    with pytest.raises(UserError, match="seed=5"):
+        run(path, "+experiment=sniper_goal1", *TINY_ATTACK, "resume=true", "seed=5")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+experiment=single_participant"],
+        ["+experiment=baseline"],
+        ["+experiment=backdoor_noise", "dataset.digits=[1,2,3]", "attack.replacement=3"],
+        ["strategy=krum", *TINY_ATTACK],
+        ["strategy=multikrum", *TINY_ATTACK],
+        ["strategy=bulyan", "attack.num_attackers=1", *TINY_ATTACK],
+        ["strategy=fedmedian", *TINY_ATTACK],
+        ["strategy=fedtrimmedavg", *TINY_ATTACK],
+        ["strategy=norm_clipping", "strategy@strategy.strategy=sniper", *TINY_ATTACK],
+        ["dataset.partition=dirichlet", "dataset.samples_per_partition=40", *TINY_ATTACK],
+        ["attack.roster=random", "attack.poisoning=replace", *TINY_ATTACK],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_other_settings_run(overrides: list[str], tmp_path: Path) -> None:
+    summary, _ = run(tmp_path, *overrides, "num_rounds=1", "floor=false")
+    assert 0 <= summary["main_accuracy"] <= 1
+    assert 0 <= summary["attack_success_rate"] <= 1
+    assert summary["attack_success_floor"] is None
+
+
+def test_a_client_that_raises_is_reported_and_the_round_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = HonestClient.fit
+
+    def failing(self: HonestClient, server_round: int) -> float:
+        if self.partition == 4 and server_round == 2:
+            raise RuntimeError("out of memory")
+        return fit(self, server_round)
+
+    monkeypatch.setattr(HonestClient, "fit", failing)
+    run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK, "floor=false")
+    assert [row["invalid"] for row in rows(tmp_path)] == [[], [4], []]
+
+
+def test_all_clients_failing_keeps_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: HonestClient, server_round: int) -> float:
+        raise RuntimeError("no GPU")
+
+    monkeypatch.setattr(HonestClient, "fit", failing)
+    summary, _ = run(tmp_path, "+experiment=fedavg_goal1", *TINY_ATTACK, "floor=false")
+    assert summary["rounds"] == 3
+    assert rows(tmp_path)[0]["invalid"] == list(range(10))
+
+
+def test_partial_participation_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="fraction_train"):
+        run(tmp_path, *TINY_ATTACK, "+strategy.fraction_train=0.5")

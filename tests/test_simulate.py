@@ -1,0 +1,88 @@
+"""The command line, as a user meets it: exit status, one line of error, resumption."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .test_experiment import TINY, TINY_ATTACK
+
+COMMAND = [sys.executable, "-m", "fl_backdoor.simulate"]
+SNIPER = ["+experiment=sniper_goal1", *TINY, *TINY_ATTACK, "floor=false"]
+
+
+def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["num_round=3"], "num_round"),
+        (["+experiment=snipper"], "snipper"),
+        (["attack.num_attackers=4"], "attack.num_attackers=4"),
+        (["dataset.source=idx", "dataset.root=/nowhere"], "/nowhere"),
+        (["--resume", "/nowhere"], "/nowhere"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_line(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = simulate(*SNIPER[1:], *arguments, f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stdout
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = simulate(*SNIPER, f"hydra.run.dir={tmp_path}/file/run")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "file" in done.stderr
+
+
+def test_help_shows_usage_and_groups() -> None:
+    done = simulate("--help")
+    assert done.returncode == 0
+    assert "+experiment=sniper_goal1" in done.stdout
+    assert "backdoor_norm_clipping" in done.stdout
+
+
+def test_a_killed_run_resumes_from_the_command_line(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert simulate(*SNIPER, "num_rounds=6", f"hydra.run.dir={whole}").returncode == 0
+    process = subprocess.Popen(
+        [*COMMAND, *SNIPER, "num_rounds=6", f"hydra.run.dir={broken}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not (broken / "model.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (broken / "summary.json").exists()
+    done = simulate("--resume", str(broken))
+    assert done.returncode == 0, done.stderr
+    assert "resumed after round" in done.stdout
+    model = (whole / "model.safetensors").read_bytes()
+    assert (broken / "model.safetensors").read_bytes() == model
+
+
+def test_a_sweep_keeps_its_runs_apart(tmp_path: Path) -> None:
+    done = simulate(
+        "-m", *SNIPER, "num_rounds=1", "strategy=fedavg,sniper", "seed=0,1",
+        f"hydra.sweep.dir={tmp_path}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    models = {path.read_bytes() for path in tmp_path.glob("*/model.safetensors")}
+    assert len(list(tmp_path.glob("*/summary.json"))) == 4
+    assert len(models) == 4
