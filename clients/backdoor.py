@@ -67,7 +67,7 @@ class BackdoorClient(HonestClient):
 
     def poison_data(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Stamp a seeded draw of the samples of other classes, and relabel them."""
-        others = np.flatnonzero(labels.numpy() != self.target)
+        others = np.flatnonzero(labels.cpu().numpy() != self.target)
         rng = np.random.default_rng(self.round_seed(0))
         chosen = rng.choice(others, round(self.fraction * len(others)), replace=False)
         images, labels = images.clone(), labels.clone()

@@ -93,7 +93,7 @@ class HonestClient:
         ``train-seconds``.
         """
         started = time.perf_counter()
-        received = next(iter(message.content.array_records.values()))
+        received = _received(message)
         server_round = _server_round(message)
         self.model.load_state_dict(received.to_torch_state_dict())
         loss = self.fit(server_round)
@@ -109,6 +109,8 @@ class HonestClient:
 
     def fit(self, server_round: int) -> float:
         """Run the local epochs of one round (counted from 1) and return the mean loss."""
+        if not len(self.labels):
+            return 0.0  # torch would take a step along a gradient of NaN
         learning_rate = self.learning_rate * math.exp(-self.decay * (server_round - 1))
         optimizer = torch.optim.SGD(
             self.model.parameters(), lr=learning_rate, weight_decay=self.weight_decay
@@ -132,8 +134,7 @@ class HonestClient:
 
     def evaluate(self, message: Message, context: Context) -> Message:  # noqa: ARG002
         """Answer an evaluate message with loss and accuracy on the data trained on."""
-        received = next(iter(message.content.array_records.values()))
-        self.model.load_state_dict(received.to_torch_state_dict())
+        self.model.load_state_dict(_received(message).to_torch_state_dict())
         self.model.eval()
         with torch.inference_mode():
             output = self.model(self.images)
@@ -152,6 +153,12 @@ class HonestClient:
         """Derive the seed of a round; round 0 is the preparation of the data."""
         sequence = np.random.SeedSequence([self.seed, self.partition, server_round])
         return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+
+
+def _received(message: Message) -> ArrayRecord:
+    for arrays in message.content.array_records.values():
+        return arrays
+    raise ValueError("the message has no ArrayRecord with a model")
 
 
 def _server_round(message: Message) -> int:

@@ -59,9 +59,9 @@ class LabelFlippingClient(HonestClient):
         if self.pool is not None:
             if not 0 <= wanted <= len(self.pool):
                 raise ValueError(f"poisoned_samples = {wanted} of a pool of {len(self.pool)}")
-            contaminated = torch.full((wanted,), self.target, dtype=labels.dtype)
+            contaminated = labels.new_full((wanted,), self.target)
             return torch.cat([images, self.pool[:wanted]]), torch.cat([labels, contaminated])
-        own = np.flatnonzero(labels.numpy() == self.source)
+        own = np.flatnonzero(labels.cpu().numpy() == self.source)
         if not 0 <= wanted <= len(own):
             raise ValueError(f"poisoned_samples = {wanted} of {len(own)} own source samples")
         rng = np.random.default_rng(self.round_seed(0))

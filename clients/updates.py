@@ -68,7 +68,14 @@ def norm_projection_mod(max_norm: float) -> Mod:
 
     The first mod of a list is the outermost, so an attacker that scales and then projects
     lists the projection first: ``[norm_projection_mod(1), model_replacement_mod(10)]``.
+
+    Raises
+    ------
+    ValueError
+        If the radius is not a positive number.
     """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm = {max_norm} must be a positive number")
     return _mod(partial(project_update, max_norm=max_norm))
 
 

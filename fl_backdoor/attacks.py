@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from clients import BackdoorClient, HonestClient, LabelFlippingClient
@@ -209,11 +208,19 @@ class Backdoor(Attack):
     max_norm: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the trigger on an empty image."""
-        try:
-            stamp(torch.zeros(1, 1, 28, 28), self.pattern)
-        except ValueError as error:
-            raise UserError(f"attack.{error}") from error
+        """Check the values that need no data."""
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"attack.fraction={self.fraction}: allowed is more than 0, at most 1")
+        for key in ("replacement", "max_norm"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value < float("inf"):
+                raise UserError(f"attack.{key}={value}: allowed is null or a finite number > 0")
+        inside = all(len(p) == 2 and min(p) >= 0 and max(p) < 28 for p in self.pattern)
+        if not self.pattern or not inside:
+            raise UserError(
+                f"attack.pattern={self.pattern}: allowed are [row, column] pixels, [0, 0] to "
+                "[27, 27], one or more"
+            )
 
     def client(
         self,

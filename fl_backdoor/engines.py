@@ -160,9 +160,10 @@ def launch(
     resources = {
         "num_cpus": engine.cpus_per_client,
         "num_gpus": engine.gpus_per_client,
-        # A worker process that dies costs its message an error reply; without a restart it
-        # would stay in Flower's pool and fail every message after.
+        # A worker process that dies is replaced and its message tried once more, then answered
+        # by an error. Flower's pool would keep the dead one and fail every message after.
         "max_restarts": -1,
+        "max_task_retries": 1,
     }
     run_simulation(
         server_app,

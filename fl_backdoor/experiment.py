@@ -13,6 +13,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
 from torch import Tensor
 
 from strategies.distances import PairwiseDistances
@@ -138,8 +139,8 @@ class Run:
         return dict(
             distance_statistics(
                 between,
-                np.linalg.norm(models - flatten(arrays), axis=1),
-                np.linalg.norm(models - flatten(sent), axis=1),
+                _distances_to(flatten(arrays), models),
+                _distances_to(flatten(sent), models),
                 np.isin(clients, self.attackers),
             )
         )
@@ -270,7 +271,16 @@ def _weight_key(strategy: Strategy) -> str:
     return str(getattr(strategy, "weighted_by_key", "num-examples"))
 
 
-def _whole(between: np.ndarray, clients: list[int], num_clients: int) -> np.ndarray:
+def _distances_to(
+    center: NDArray[np.floating], models: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return the distance of each model to a center, row by row to save memory."""
+    return np.array([np.linalg.norm(model.astype(np.float64) - center) for model in models])
+
+
+def _whole(
+    between: NDArray[np.float64], clients: list[int], num_clients: int
+) -> NDArray[np.float64]:
     """Spread the distances of those that answered over all clients; NaN for the others."""
     whole = np.full((num_clients, num_clients), np.nan)
     whole[np.ix_(clients, clients)] = between

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clients import HonestClient
 
 from .attacks import Attack
-from .config import Config, DatasetConfig, EngineConfig, TrainingConfig, build
+from .config import Config, DatasetConfig, EngineConfig, TrainingConfig, build, one_line
 from .errors import UserError
 from .mnist import LabelledImages, load_mnist, resolve_source
 from .partition import partition, unused
@@ -33,7 +33,8 @@ class Federation:
     def __init__(self, config: Config) -> None:
         self.config = config
         attack = build("attack", config.attack)
-        assert isinstance(attack, Attack)
+        if not isinstance(attack, Attack):
+            raise UserError(f"attack._target_={config.attack['_target_']}: not an Attack")
         self.attack = attack
         self.attackers = attack.attackers(config.num_clients, config.seed)
         self.digits = list(config.dataset.digits)
@@ -99,11 +100,18 @@ class Federation:
                 f"attack.poisoned_samples={wanted}: allowed are 0 to {len(self.pool)}, the samples "
                 f"of digit {self.attack.pool_digit()} that no participant holds"
             )
+        device = self.config.training.device
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+            raise UserError(
+                f"training.device={device}: allowed is what torch finds here ({one_line(error)})"
+            ) from error
         for client in (*self.attackers, *range(min(1, self.config.num_clients))):
             try:
                 self.client(client)
             except (ValueError, RuntimeError) as error:
-                raise UserError(f"client {client} cannot be built: {error}") from error
+                raise UserError(f"client {client} cannot be built: {one_line(error)}") from error
 
     def client(self, number: int, *, clean: bool = False) -> HonestClient:
         """Build a client; with ``clean`` an attacker is built as the honest client it was."""

@@ -40,10 +40,10 @@ def evaluate(
     victims = attack.victims(labels, digits)
     triggered = attack.triggered(images[victims])
     attacked = output[victims] if triggered is None else _forward(model, triggered)
-    hits = attacked.argmax(dim=1) == digits.index(attack.target)
+    hits = _predict(attacked) == digits.index(attack.target)
     return {
         "loss": float(functional.cross_entropy(output, labels)),
-        "main_accuracy": float((output.argmax(dim=1) == labels).double().mean()),
+        "main_accuracy": float((_predict(output) == labels).double().mean()),
         "attack_success_rate": float(hits.double().mean()),
     }
 
@@ -113,6 +113,11 @@ def detection(
     total = sum(len(clients) for clients in rounds)
     possible = len(rounds) * len(set(attackers))
     return (caught / total if total else None, caught / possible if possible else None)
+
+
+def _predict(output: Tensor) -> Tensor:
+    # argmax takes NaN for the largest value: a broken model would seem to say class 0.
+    return output.argmax(dim=1).where(~output.isnan().any(dim=1), -1)
 
 
 def _forward(model: nn.Module, images: Tensor) -> Tensor:

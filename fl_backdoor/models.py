@@ -28,6 +28,11 @@ class Cao2019CNN(nn.Module):
         Height and width of the (single-channel) input.
     seed : int
         Weights are drawn from N(0, 0.02^2) with it; biases are 0 (section III.A).
+
+    Raises
+    ------
+    ValueError
+        If ``shrink`` is unknown, or the convolutions leave no pixel or no channel.
     """
 
     def __init__(
@@ -42,6 +47,8 @@ class Cao2019CNN(nn.Module):
         super().__init__()
         if shrink not in ("stride", "max_pool"):
             raise ValueError(f"shrink = {shrink!r} must be 'stride' or 'max_pool'")
+        if min(channels, default=1) < 1:
+            raise ValueError(f"channels = {list(channels)} must be 1 or more each")
         layers: list[nn.Module] = []
         before, size = 1, image_size
         for after in channels:
@@ -50,6 +57,11 @@ class Cao2019CNN(nn.Module):
             if shrink == "max_pool":
                 layers.append(nn.MaxPool2d(2))
             before, size = after, (size + 1) // 2 if shrink == "stride" else size // 2
+        if size < 1:
+            raise ValueError(
+                f"channels = {list(channels)}: {len(channels)} times {shrink} leave nothing of "
+                f"{image_size} pixels"
+            )
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * size**2, num_classes))
 
         generator = torch.Generator().manual_seed(seed)

@@ -21,16 +21,19 @@ class Display:
     ----------
     console : rich.console.Console
         Where to write. On a terminal a progress bar stands below the rounds.
+    prefix : str (default: "")
+        Starts every line, to tell the runs of a parallel sweep apart.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, prefix: str = "") -> None:
         self.console = console
+        self.prefix = prefix
         self._progress: Progress | None = None
         self._rounds = 0
 
     def line(self, text: str) -> None:
         """Print one line as it is."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(self.prefix + text, markup=False, highlight=False, soft_wrap=True)
 
     def setting(self, config: Config, attackers: tuple[int, ...]) -> None:
         """Say what is about to run."""
@@ -127,7 +130,7 @@ def percent(value: float | None) -> str:
 
 def draw_rounds(rows: list[Row], path: Path, title: str) -> None:
     """Draw main accuracy, attack success rate and its floor over the rounds."""
-    figure, axes = _axes(6.4, 3.6)
+    figure, axes = new_axes(6.4, 3.6)
     rounds = [row["round"] for row in rows]
     curves = {
         "main accuracy": ("main_accuracy", "tab:blue", "-"),
@@ -141,7 +144,7 @@ def draw_rounds(rows: list[Row], path: Path, title: str) -> None:
     axes.set(xlabel="round", ylabel="%", ylim=(-3, 103), title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="center right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_distances(
@@ -158,7 +161,7 @@ def draw_distances(
     chosen = [] if kept is None else kept
     order = chosen + [client for client in clients if client not in chosen]
     size = min(0.45 * len(clients) + 2.5, 14)
-    figure, axes = _axes(size * 1.15, size)
+    figure, axes = new_axes(size * 1.15, size)
     seaborn.heatmap(
         distances[np.ix_(order, order)],
         ax=axes,
@@ -171,11 +174,14 @@ def draw_distances(
         yticklabels=order,
         cbar_kws={"label": "Euclidean distance"},
     )
+    axes.tick_params(axis="y", rotation=0)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set_color("tab:red" if int(label.get_text()) in attackers else "black")
     if chosen:
         axes.add_patch(
-            Rectangle((0, 0), len(chosen), len(chosen), fill=False, edgecolor="black", lw=2.5)
+            Rectangle(
+                (0, 0), len(chosen), len(chosen), fill=False, edgecolor="black", lw=3, clip_on=False
+            )
         )
     axes.set(
         xlabel="client (attackers red)",
@@ -183,10 +189,11 @@ def draw_distances(
         title="Distances between local models, last round"
         + (f"\nframe: the {len(chosen)} models kept" if chosen else ""),
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _axes(width: float, height: float) -> tuple[Any, Any]:
+def new_axes(width: float, height: float) -> tuple[Any, Any]:
+    """Return a matplotlib figure of a size in inches, and its axes."""
     # Without pyplot: no global state, no window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -196,7 +203,8 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     return figure, figure.add_subplot()
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=150)
     temporary.replace(path)

@@ -1,5 +1,6 @@
 """The run directory: what a run leaves behind, written as it comes and never half-written."""
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from safetensors.numpy import save
 from .errors import UserError
 
 Row = dict[str, Any]
+
+METRICS, MODEL, SUMMARY = "metrics.jsonl", "model.safetensors", "summary.json"
 
 UNCOMPARED = {"resume", "engine"}
 """Keys that may differ when a run is resumed: they do not change its result."""
@@ -61,6 +64,8 @@ class RunDirectory:
                 )
             self._check_same(stored, config)
             self._restore()
+        elif any((path / name).exists() for name in (METRICS, MODEL, SUMMARY)):
+            raise UserError(f"{stored}: missing, though the folder holds results of a run")
         else:
             _write(stored, json.dumps(dict(config), indent=2).encode())
 
@@ -72,37 +77,38 @@ class RunDirectory:
     @property
     def complete(self) -> bool:
         """Whether the run has ended."""
-        return (self.path / "summary.json").exists()
+        return (self.path / SUMMARY).exists()
 
     def append(self, row: Row, arrays: ArrayRecord) -> None:
         """Keep a finished round: first its row, then the model that makes the row count."""
-        with (self.path / "metrics.jsonl").open("a") as file:
+        with (self.path / METRICS).open("a") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
         self.rows.append(row)
-        tensors = {name: array.numpy() for name, array in arrays.items()}
-        _write(
-            self.path / "model.safetensors", save(tensors, metadata={"round": str(row["round"])})
-        )
+        # safetensors stores memory as it lies, and sorts the names: both must be put right.
+        tensors = {name: np.asarray(array.numpy(), order="C") for name, array in arrays.items()}
+        # One entry of metadata: safetensors writes several in random order, other bytes each time.
+        note = json.dumps({"round": row["round"], "order": list(tensors)})
+        _write(self.path / MODEL, save(tensors, metadata={"fl-backdoor": note}))
 
     def save_distances(self, distances: NDArray[np.float64]) -> None:
         """Keep the pairwise distances of the last round."""
-        temporary = self.path / "distances.tmp.npy"
-        np.save(temporary, distances)
-        temporary.replace(self.path / "distances.npy")
+        buffer = io.BytesIO()
+        np.save(buffer, distances)
+        _write(self.path / "distances.npy", buffer.getvalue())
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete."""
-        _write(self.path / "summary.json", json.dumps(dict(summary), indent=2).encode())
+        _write(self.path / SUMMARY, json.dumps(dict(summary), indent=2).encode())
 
     def summary(self) -> dict[str, Any]:
         """Read the summary of a complete run."""
-        return dict(json.loads((self.path / "summary.json").read_text()))
+        return _read_json(self.path / SUMMARY)
 
     def _check_same(self, stored: Path, config: Mapping[str, Any]) -> None:
-        before = _flatten(_read_json(stored))
-        now = _flatten(json.loads(json.dumps(dict(config))))
+        before = flatten_config(_read_json(stored))
+        now = flatten_config(json.loads(json.dumps(dict(config))))
         for key in sorted(before.keys() | now.keys()):
             if key.partition(".")[0] not in UNCOMPARED and before.get(key) != now.get(key):
                 raise UserError(
@@ -111,25 +117,27 @@ class RunDirectory:
 
     def _restore(self) -> None:
         """Read the newest model, and the rows up to its round."""
-        model = self.path / "model.safetensors"
+        model, rows = self.path / MODEL, self.path / METRICS
         if not model.exists():
-            (self.path / "metrics.jsonl").unlink(missing_ok=True)
+            if self.complete:
+                raise UserError(f"{model}: missing, though the run is complete")
+            rows.unlink(missing_ok=True)
             return
         try:
             with safe_open(model, framework="numpy") as file:
-                done = int(file.metadata()["round"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                note = json.loads(file.metadata()["fl-backdoor"])
+                done = int(note["round"])
+                tensors = {name: file.get_tensor(name) for name in note["order"]}
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{model}: cannot be read ({error})") from error
         self.arrays = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
         # A row is written before its model: one row too many, or half of one, may be there.
-        rows = self.path / "metrics.jsonl"
-        lines = rows.read_text().splitlines()[:done]
         try:
-            self.rows = [json.loads(line) for line in lines]
-        except json.JSONDecodeError as error:
+            lines = rows.read_text().splitlines()[:done]
+            self.rows = [dict(json.loads(line)) for line in lines]
+        except (OSError, TypeError, ValueError) as error:
             raise UserError(f"{rows}: cannot be read ({error})") from error
-        if len(self.rows) != done:
+        if [row.get("round") for row in self.rows] != list(range(1, done + 1)):
             raise UserError(f"{rows}: {len(self.rows)} rows, but {model} is of round {done}")
         _write(rows, "".join(line + "\n" for line in lines).encode())
 
@@ -147,15 +155,16 @@ def _write(path: Path, content: bytes) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Name nested values by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten_config(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

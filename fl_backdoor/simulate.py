@@ -9,6 +9,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -26,7 +27,9 @@ def simulate(config: DictConfig) -> None:
     show_warnings(console)
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     try:
-        run(load(config), Path(HydraConfig.get().runtime.output_dir), Display(console))
+        settings = HydraConfig.get()
+        prefix = f"[{settings.job.num}] " if settings.mode == RunMode.MULTIRUN else ""
+        run(load(config), Path(settings.runtime.output_dir), Display(console, prefix))
     except (UserError, OSError) as error:
         # Raised through Hydra, it would get a second line of Hydra's own.
         _fail(error)

@@ -1,15 +1,48 @@
 """The engines give the same bits, and a local message behaves as one of Flower's."""
 
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients import HonestClient, LabelFlippingClient
+from fl_backdoor.attacks import LabelFlipping
 from fl_backdoor.engines import LocalGrid, launch
 from fl_backdoor.errors import UserError
 
 from .test_experiment import TINY_ATTACK, rows, run, tiny
+
+
+class DeadlyClient(LabelFlippingClient):
+    """Kills its process in round 2, a number of times."""
+
+    folder: Path
+    deaths: int
+
+    def fit(self, server_round: int) -> float:
+        died = len(list(self.folder.iterdir()))
+        if server_round == 2 and died < self.deaths:
+            (self.folder / str(died)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(server_round)
+
+
+@dataclass(kw_only=True)
+class DeadlyAttack(LabelFlipping):
+    folder: str
+    deaths: int
+
+    def client(self, *arguments: Any, **training: Any) -> HonestClient:
+        client = super().client(*arguments, **training)
+        client.__class__ = DeadlyClient
+        client.folder, client.deaths = Path(self.folder), self.deaths  # type: ignore[attr-defined]
+        return client
 
 
 @pytest.fixture
@@ -67,11 +100,21 @@ def test_local_replies_are_handed_out_once(echo: ClientApp) -> None:
     assert list(grid.pull_messages(identifiers)) == []
 
 
-def test_ray_and_local_give_the_same_bits(tmp_path: Path) -> None:
-    """One Ray session of two workers; the local engine is the run with one."""
+@pytest.fixture(scope="module")
+def ray_address() -> Iterator[str]:
+    """Start one Ray cluster of two CPUs for all tests; starting one takes seconds."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_ray_and_local_give_the_same_bits(tmp_path: Path, ray_address: str) -> None:
+    """Two workers on Ray; the local engine is the run with one."""
     experiment = ["+experiment=sniper_goal1", *TINY_ATTACK]
     run(tmp_path / "local", *experiment)
-    run(tmp_path / "ray", *experiment, "engine=ray", "engine.num_workers=2")
+    run(tmp_path / "ray", *experiment, "engine=ray", f"engine.address='{ray_address}'")
     for name in ("model.safetensors", "clean_twin/model.safetensors"):
         local, ray = ((tmp_path / engine / name).read_bytes() for engine in ("local", "ray"))
         assert local == ray
@@ -80,7 +123,33 @@ def test_ray_and_local_give_the_same_bits(tmp_path: Path) -> None:
         assert local["attack_success_rate"] == ray["attack_success_rate"]
 
 
-def test_ray_without_room_is_one_line(echo: ClientApp) -> None:
-    engine = tiny("engine=ray", "engine.gpus_per_client=64").engine
-    with pytest.raises(UserError, match=r"engine.gpus_per_client=64.*free"):
+@pytest.mark.parametrize("key", ["cpus", "gpus"])
+def test_ray_without_room_is_one_line(echo: ClientApp, ray_address: str, key: str) -> None:
+    address = f"engine.address='{ray_address}'"
+    engine = tiny("engine=ray", address, f"engine.{key}_per_client=64").engine
+    with pytest.raises(UserError, match=rf"engine.{key}_per_client=64.*free"):
         launch(engine, echo, 2, lambda grid, workers: None)
+
+
+@pytest.mark.parametrize(("deaths", "failed"), [(1, [[], [], []]), (2, [[], [0], []])])
+def test_a_worker_that_dies_is_replaced(
+    tmp_path: Path, ray_address: str, deaths: int, failed: list[list[int]]
+) -> None:
+    """Dying once changes no bit; dying again costs the client its round, and nobody else."""
+    folder = tmp_path / "deaths"
+    folder.mkdir()
+    attack = [*TINY_ATTACK, "attack.num_attackers=1"]
+    deadly = [
+        "engine=ray",
+        f"engine.address='{ray_address}'",
+        "attack._target_=tests.test_engines.DeadlyAttack",
+        f"+attack.folder='{folder}'",
+        f"+attack.deaths={deaths}",
+    ]
+    run(tmp_path / "deadly", *attack, *deadly)
+    assert len(list(folder.iterdir())) == deaths
+    assert [row["invalid"] for row in rows(tmp_path / "deadly")] == failed
+    if deaths == 1:
+        run(tmp_path / "calm", *attack)
+        model = (tmp_path / "calm" / "model.safetensors").read_bytes()
+        assert (tmp_path / "deadly" / "model.safetensors").read_bytes() == model

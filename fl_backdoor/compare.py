@@ -1,0 +1,138 @@
+"""Compare finished runs: ``python -m fl_backdoor.compare multirun/...``.
+
+Runs that differ in nothing but the seed make one line: mean and standard deviation over
+seeds. Where the number of poisoned samples varies, the attack success rate is drawn over it
+(Figs. 4 and 8 of Cao et al. 2019).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from .errors import UserError
+from .report import new_axes, save_figure
+from .results import flatten_config
+
+MEASURES = {
+    "main_accuracy": "main accuracy",
+    "attack_success_rate": "attack success",
+    "attack_success_floor": "floor",
+    "defense_precision": "precision",
+    "defense_recall": "recall",
+}
+
+POISONED = "attack.poisoned_samples"
+
+
+def collect(folders: list[Path]) -> pd.DataFrame:
+    """Read the configuration and summary of every finished run below some folders.
+
+    Returns
+    -------
+    DataFrame
+        One row a run; clean twins are part of their run, not runs of their own.
+
+    Raises
+    ------
+    UserError
+        If there is no finished run.
+    """
+    rows: list[dict[str, Any]] = []
+    for folder in folders:
+        for path in sorted(folder.rglob("summary.json")):
+            if path.parent.name == "clean_twin":
+                continue
+            config = json.loads((path.parent / "config.json").read_text())
+            summary = json.loads(path.read_text())
+            flat = {key: str(value) for key, value in flatten_config(config).items()}
+            rows.append(flat | {key: summary[key] for key in MEASURES})
+    if not rows:
+        raise UserError(f"{' '.join(map(str, folders))}: no finished run (summary.json) below")
+    return pd.DataFrame(rows)
+
+
+def varying(runs: pd.DataFrame) -> list[str]:
+    """Return the configuration keys in which runs differ, other than the seed."""
+    # A key that follows from another, such as the name from the defense, says nothing new.
+    same = {"seed", "strategy.seed", "name", *MEASURES}
+    keys = [key for key in runs.columns if key not in same and not key.startswith("engine.")]
+    return [key for key in keys if runs[key].fillna("").nunique() > 1] or ["name"]
+
+
+def grouped(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return mean, standard deviation over seeds, and number of seeds of each setting."""
+    keys = varying(runs)
+    measures = runs[list(MEASURES)].astype(float)
+    groups = pd.concat([runs[keys].fillna("-"), measures], axis=1).groupby(keys, sort=True)
+    result = groups.agg(["mean", "std"])
+    result[("seeds", "")] = groups.size()
+    return result
+
+
+def table(groups: pd.DataFrame) -> Table:
+    """Write the comparison as a table for the terminal."""
+    out = Table()
+    for key in groups.index.names:
+        out.add_column(str(key))
+    out.add_column("seeds", justify="right")
+    for title in MEASURES.values():
+        out.add_column(f"{title} %", justify="right")
+    for index, row in groups.iterrows():
+        keys = index if isinstance(index, tuple) else (index,)
+        cells = [_spread(row[(m, "mean")], row[(m, "std")]) for m in MEASURES]
+        out.add_row(*map(str, keys), str(int(row[("seeds", "")])), *cells)
+    return out
+
+
+def draw_poisoned(groups: pd.DataFrame, path: Path) -> None:
+    """Draw the attack success rate over the number of poisoned samples, one line a setting."""
+    figure, axes = new_axes(6.4, 4.0)
+    frame = groups["attack_success_rate"].reset_index()
+    frame[POISONED] = frame[POISONED].astype(int)
+    others = [str(key) for key in groups.index.names if key != POISONED]
+    lines = frame.groupby(others) if others else [("all", frame)]
+    for name, line in lines:
+        line = line.sort_values(POISONED)
+        label = ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+        spread = 100 * line["std"].fillna(0)
+        axes.errorbar(
+            line[POISONED], 100 * line["mean"], spread, marker="o", capsize=3, label=label
+        )
+    axes.set(xlabel="poisoned samples S", ylabel="attack success rate (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, title=", ".join(others) or None)
+    save_figure(figure, path)
+
+
+def main() -> None:
+    """Compare from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m fl_backdoor.compare", description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="run or sweep directories")
+    folders = parser.parse_args().folders
+    try:
+        groups = grouped(collect(folders))
+        console = Console()
+        console.print(table(groups))
+        if POISONED in groups.index.names:
+            figure = folders[0] / "attack_success.png"
+            draw_poisoned(groups, figure)
+            console.print(f"Figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _spread(mean: float, std: float) -> str:
+    if pd.isna(mean):
+        return "-"
+    return f"{100 * mean:.2f}" + ("" if pd.isna(std) else f" ± {100 * std:.2f}")
+
+
+if __name__ == "__main__":
+    main()
