@@ -82,11 +82,14 @@ def norm_projection_mod(max_norm: float) -> Mod:
 def _mod(attack: Callable[[ArrayRecord, ArrayRecord], ArrayRecord]) -> Mod:
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         # The app below may change the records of the message in place.
-        received = [ArrayRecord(dict(r)) for r in message.content.array_records.values()]
+        received = {n: ArrayRecord(dict(r)) for n, r in message.content.array_records.items()}
         reply = call_next(message, context)
         if reply.has_content() and reply.metadata.message_type.startswith("train"):
             for name, trained in list(reply.content.array_records.items()):
-                reply.content[name] = attack(received[0], trained)
+                # A reply may name its record otherwise than the message that it answers.
+                start = received.get(name) or next(iter(received.values()), None)
+                if start is not None and start.keys() == trained.keys():
+                    reply.content[name] = attack(start, trained)
         return reply
 
     return mod

@@ -1,5 +1,6 @@
 """What an experiment's attackers do, and when their attack succeeds."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from .errors import UserError
 
 
 @dataclass(kw_only=True)
-class Attack:
+class Attack(ABC):
     """What all attacks have in common: how many clients attack, and which.
 
     Attributes
@@ -66,6 +67,7 @@ class Attack:
         """Return the digit of the samples taken from the pool."""
         return None
 
+    @abstractmethod
     def client(
         self,
         rank: int,
@@ -91,15 +93,14 @@ class Attack:
         **training
             Arguments of `clients.HonestClient`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def victims(self, labels: Tensor, digits: list[int]) -> Tensor:
         """Mark the test samples that the attack success rate counts, shape ``(n,)``, bool."""
-        raise NotImplementedError
 
+    @abstractmethod
     def triggered(self, images: Tensor) -> Tensor | None:
         """Return test images with the trigger, or None if the attack works without one."""
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True)
@@ -111,7 +112,7 @@ class LabelFlipping(Attack):
     source : int
         I, the digit whose samples are mislabelled.
     poisoned_samples : int
-        S, contaminated samples over all attackers.
+        S, contaminated samples over all attackers; with no attacker there are none.
     poisoning : {"add", "replace"}
         Add samples from the pool that no participant holds, or flip labels of own samples.
     uneven_shares : bool
@@ -130,11 +131,8 @@ class LabelFlipping(Attack):
             raise UserError(f"attack.target={self.target}: must differ from attack.source")
         if self.poisoning not in ("add", "replace"):
             raise UserError(f"attack.poisoning={self.poisoning}: allowed are add, replace")
-        if poisoned < 0 or (attackers <= 0 < poisoned):
-            raise UserError(
-                f"attack.poisoned_samples={poisoned}: allowed with {attackers} attackers is "
-                + ("0" if attackers <= 0 else "0 or more")
-            )
+        if poisoned < 0:
+            raise UserError(f"attack.poisoned_samples={poisoned}: allowed is 0 or more")
         if attackers > 0 and poisoned % attackers and not self.uneven_shares:
             less = poisoned - poisoned % attackers
             raise UserError(

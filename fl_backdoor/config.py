@@ -129,6 +129,8 @@ def build(key: str, node: Any, **arguments: Any) -> Any:
     UserError
         If the class does not exist or refuses its arguments.
     """
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        raise UserError(f"{key}={node}: allowed is a class, {key}._target_, and its arguments")
     try:
         target = get_class(node["_target_"])
         if hasattr(target, "__dataclass_fields__"):

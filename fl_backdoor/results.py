@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 METRICS, MODEL, SUMMARY = "metrics.jsonl", "model.safetensors", "summary.json"
 
-UNCOMPARED = {"resume", "engine"}
+UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
 """Keys that may differ when a run is resumed: they do not change its result."""
 
 
@@ -110,7 +110,7 @@ class RunDirectory:
         before = flatten_config(_read_json(stored))
         now = flatten_config(json.loads(json.dumps(dict(config))))
         for key in sorted(before.keys() | now.keys()):
-            if key.partition(".")[0] not in UNCOMPARED and before.get(key) != now.get(key):
+            if not key.startswith(UNCOMPARED) and before.get(key) != now.get(key):
                 raise UserError(
                     f"{key}={now.get(key)}: the run to resume in {self.path} has {before.get(key)}"
                 )

@@ -1,0 +1,117 @@
+"""Tests of `clients.label_flipping`: what is poisoned, by how much, and that nothing else is."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from clients import HonestClient, LabelFlippingClient
+
+SOURCE, TARGET = 2, 0
+IMAGES = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(30) % 3  # ten of each class
+POOL = torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+def network() -> nn.Module:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    nn.init.zeros_(model[1].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(model[1].bias)  # type: ignore[arg-type]
+    return model
+
+
+def attacker(
+    samples: int, *, pool: Tensor | None = None, seed: int = 0, **training: Any
+) -> LabelFlippingClient:
+    return LabelFlippingClient(
+        network(),
+        IMAGES,
+        LABELS,
+        source=SOURCE,
+        target=TARGET,
+        poisoned_samples=samples,
+        pool=pool,
+        seed=seed,
+        **training,
+    )
+
+
+@given(samples=st.integers(0, 12), seed=st.integers(0, 2**32))
+def test_add_follows_the_own_data_by_samples_of_the_pool(samples: int, seed: int) -> None:
+    one = attacker(samples, pool=POOL, seed=seed)
+    assert torch.equal(one.images, torch.cat([IMAGES, POOL[:samples]]))
+    assert torch.equal(one.labels[:30], LABELS)
+    assert one.labels[30:].tolist() == [TARGET] * samples
+    assert one.labels.dtype == torch.int64
+
+
+@given(samples=st.integers(0, 10), seed=st.integers(0, 2**32))
+def test_replace_flips_labels_of_own_source_samples_only(samples: int, seed: int) -> None:
+    one = attacker(samples, seed=seed)
+    changed = one.labels != LABELS
+    assert changed.sum() == samples
+    assert (LABELS[changed] == SOURCE).all()
+    assert (one.labels[changed] == TARGET).all()
+    assert torch.equal(one.images, IMAGES)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32), pooled=st.booleans())
+def test_nothing_poisoned_trains_the_bits_of_an_honest_client(seed: int, pooled: bool) -> None:
+    honest = HonestClient(network(), IMAGES, LABELS, seed=seed)
+    one = attacker(0, pool=POOL if pooled else None, seed=seed)
+    assert honest.fit(2) == one.fit(2)
+    assert torch.equal(one.model[1].weight, honest.model[1].weight)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("pool", [None, POOL])
+def test_inputs_are_left_alone(pool: Tensor | None) -> None:
+    before = IMAGES.clone(), LABELS.clone(), POOL.clone()
+    attacker(7, pool=pool).fit(1)
+    after = IMAGES, LABELS, POOL
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_seed_and_the_partition_decide_which_labels_flip() -> None:
+    first = attacker(5).labels
+    torch.manual_seed(3)
+    assert torch.equal(first, attacker(5).labels)
+    assert any(not torch.equal(first, attacker(5, seed=seed).labels) for seed in range(1, 4))
+    assert any(not torch.equal(first, attacker(5, partition=k).labels) for k in range(1, 4))
+
+
+def test_over_flipping_exceeds_what_the_attacker_holds() -> None:
+    """S = 500 on P = 1 attacker that holds 250 source samples itself."""
+    one = LabelFlippingClient(
+        network(),
+        torch.zeros(500, 1, 4, 4),
+        torch.arange(500) % 2,
+        source=1,
+        target=0,
+        poisoned_samples=500,
+        pool=torch.ones(600, 1, 4, 4),
+    )
+    assert torch.bincount(one.labels).tolist() == [750, 250]
+    assert one.images.mean() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("samples", "pool", "message"),
+    [
+        (13, POOL, "poisoned_samples = 13 of a pool of 12"),
+        (-1, POOL, "poisoned_samples = -1 of a pool of 12"),
+        (11, None, "poisoned_samples = 11 of 10 own source samples"),
+        (-1, None, "poisoned_samples = -1 of 10 own source samples"),
+    ],
+)
+def test_more_than_is_held_is_refused(samples: int, pool: Tensor | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attacker(samples, pool=pool)
+
+
+def test_source_and_target_differ() -> None:
+    with pytest.raises(ValueError, match="source = 1 and target = 1 must differ"):
+        LabelFlippingClient(network(), IMAGES, LABELS, source=1, target=1, poisoned_samples=0)

@@ -1,0 +1,295 @@
+"""Tests of `fl_backdoor.results`: what survives a crash, and what bad files say."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+
+from fl_backdoor.errors import UserError
+from fl_backdoor.results import RunDirectory
+
+CONFIG = {"seed": 1, "resume": False, "engine": {"kind": "ray"}, "attack": {"pattern": [[1, 2]]}}
+
+models = st.dictionaries(
+    st.text("abz.01", min_size=1),
+    st.sampled_from(["float32", "float64", "int64", "float16", "uint8"]).flatmap(
+        lambda dtype: arrays_of.arrays(dtype, arrays_of.array_shapes(min_dims=0, min_side=0))
+    ),
+    max_size=6,
+)
+
+
+def model(number: int) -> ArrayRecord:
+    arrays = {"w": np.full((2, 3), number, np.float32), "b": np.array(number)}
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def resume(path: Path, **changes: Any) -> RunDirectory:
+    return RunDirectory(path, CONFIG | {"resume": True} | changes, resume=True)
+
+
+def value(run: RunDirectory) -> int:
+    assert run.arrays is not None
+    return int(run.arrays["b"].numpy())
+
+
+def fails(path: Path) -> str:
+    """Return the one line that resuming is refused with."""
+    with pytest.raises(UserError) as error:
+        resume(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the folder of a run after three rounds."""
+    run = RunDirectory(tmp_path / "a" / "run", CONFIG, resume=False)
+    for number in (1, 2, 3):
+        run.append({"round": number, "loss": 0.1 * number, "kept": None}, model(number))
+    return run.path
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays=models, fortran=st.booleans(), loss=st.floats())
+def test_model_and_rows_come_back_bit_by_bit_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    arrays: dict[str, np.ndarray],
+    fortran: bool,
+    loss: float,
+) -> None:
+    path = tmp_path_factory.mktemp("run")
+    if fortran:
+        arrays = {name: np.asfortranarray(array) for name, array in arrays.items()}
+    record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+    RunDirectory(path, CONFIG, resume=False).append({"round": 1, "loss": loss}, record)
+    run = resume(path)
+    assert run.rounds_done == 1
+    assert repr(run.rows) == repr([{"round": 1, "loss": loss}])
+    assert run.arrays is not None
+    assert list(run.arrays) == list(arrays)  # noise is drawn in this order
+    for name, array in arrays.items():
+        back = run.arrays[name].numpy()
+        assert (back.dtype, back.shape) == (array.dtype, array.shape)
+        assert back.tobytes() == array.tobytes()
+    shutil.rmtree(path)
+
+
+def test_a_run_goes_on_where_it_ended(path: Path) -> None:
+    run = resume(path)
+    assert (run.rounds_done, value(run), run.complete) == (3, 3, False)
+    run.append({"round": 4}, model(4))
+    run.save_distances(np.eye(2))
+    run.finish({"rounds": 4})
+    again = resume(path)
+    assert (again.rounds_done, value(again), again.complete) == (4, 4, True)
+    assert again.summary() == {"rounds": 4}
+    assert [row["round"] for row in again.rows] == [1, 2, 3, 4]
+    np.testing.assert_array_equal(np.load(path / "distances.npy"), np.eye(2))
+    assert {file.name for file in path.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "distances.npy",
+        "summary.json",
+    }
+
+
+@pytest.mark.parametrize("extra", ['{"round": 4}\n', '{"round": 4, "lo', "\n", '{"round": 4}\n{"'])
+def test_a_row_without_its_model_is_dropped(path: Path, extra: str) -> None:
+    rows = (path / "metrics.jsonl").read_text()
+    (path / "metrics.jsonl").write_text(rows + extra)
+    run = resume(path)
+    assert (run.rounds_done, value(run)) == (3, 3)
+    assert (path / "metrics.jsonl").read_text() == rows
+    run.append({"round": 4}, model(4))
+    assert resume(path).rounds_done == 4
+
+
+class FullDisk:
+    """Let a function work a number of times, then raise as a full disk does."""
+
+    def __init__(self, function: Callable[..., Any], works: int) -> None:
+        self.function, self.left = function, works
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self.function(*arguments)
+
+
+# In order: the row is written, the model is written, the model gets its name.
+@pytest.mark.parametrize(("name", "works"), [("fsync", 0), ("fsync", 1), ("replace", 0)])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_full_disk_costs_the_last_round_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, works: int, first: bool
+) -> None:
+    run = RunDirectory(tmp_path, CONFIG, resume=False)
+    if not first:
+        run.append({"round": 1}, model(1))
+    number = run.rounds_done + 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, FullDisk(getattr(os, name), works))
+        with pytest.raises(OSError, match="No space left"):
+            run.append({"round": number}, model(number))
+    run = resume(tmp_path)
+    assert run.rounds_done == number - 1
+    assert run.arrays is None if first else value(run) == 1
+    for again in (number, number + 1):
+        run.append({"round": again}, model(again))
+    assert value(resume(tmp_path)) == number + 1
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_full_disk_leaves_old_files_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = resume(path)
+    run.save_distances(np.eye(2))
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    monkeypatch.setattr(os, name, FullDisk(None, 0))  # type: ignore[arg-type]
+    for write in (lambda: run.save_distances(np.ones((2, 2))), lambda: run.finish({"a": 1})):
+        with pytest.raises(OSError, match="No space left"):
+            write()
+    with pytest.raises(OSError, match="No space left"):
+        RunDirectory(path.parent / "new", CONFIG, resume=False)
+    assert {file: (path / file).read_bytes() for file in before} == before
+    assert not run.complete
+    monkeypatch.undo()
+    assert resume(path).rounds_done == 3
+    assert resume(path.parent / "new").rounds_done == 0
+
+
+def test_a_run_is_not_overwritten(path: Path) -> None:
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(UserError) as error:
+        RunDirectory(path, CONFIG, resume=False)
+    assert (
+        str(error.value) == f"hydra.run.dir={path}: holds a run already; resume=true continues it"
+    )
+    (path / "config.json").unlink()
+    del before["config.json"]
+    for again in (True, False):
+        with pytest.raises(UserError, match=r"config\.json: missing, though the"):
+            RunDirectory(path, CONFIG, resume=again)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_resume_in_an_empty_folder_starts_a_run(tmp_path: Path) -> None:
+    run = resume(tmp_path)
+    assert (run.rounds_done, run.arrays) == (0, None)
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG | {"resume": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 2}, "seed=2: the run to resume in {} has 1"),
+        (
+            {"attack": {"pattern": [[1, 3]]}},
+            "attack.pattern=[[1, 3]]: the run to resume in {} has [[1, 2]]",
+        ),
+        ({"model": {"shrink": "stride"}}, "model.shrink=stride: the run to resume in {} has None"),
+    ],
+)
+def test_a_different_configuration_is_named(
+    path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        resume(path, **changes)
+    assert str(error.value) == message.format(path)
+
+
+def test_another_engine_may_resume(path: Path) -> None:
+    assert resume(path, engine={"kind": "local", "num_workers": 1}).rounds_done == 3
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def binary(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\n\xff\n\xff\n")
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [cut, empty, binary, folder])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_spoilt_file_is_named(path: Path, name: str, spoil: Callable[[Path], None]) -> None:
+    spoil(path / name)
+    assert fails(path).startswith(f"{path / name}: cannot be read (")
+
+
+def test_a_model_of_somebody_else_is_named(path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    for metadata in (None, {"format": "pt"}, {"round": "x", "order": "[]"}):
+        save_file({"w": np.zeros(2)}, path / "model.safetensors", metadata=metadata)
+        assert fails(path).startswith(f"{path / 'model.safetensors'}: cannot be read (")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (b"\xff\n\xff\n\xff\n", "cannot be read ("),
+        (b'{"round": 1}\n{"rou\n{"round": 3}\n', "cannot be read ("),
+        (b"1\n2\n3\n", "cannot be read ("),
+        (None, "cannot be read ("),
+        (b"", "0 rows, but {} is of round 3"),
+        (b'{"round": 1}\n{"round": 2}\n', "2 rows, but {} is of round 3"),
+        (b'{"round": 1}\n{"round": 1}\n{"round": 2}\n', "3 rows, but {} is of round 3"),
+    ],
+)
+def test_spoilt_or_missing_rows_are_named(path: Path, rows: bytes | None, message: str) -> None:
+    file = path / "metrics.jsonl"
+    file.unlink()
+    if rows is not None:
+        file.write_bytes(rows)
+    assert fails(path).startswith(f"{file}: {message.format(path / 'model.safetensors')}")
+
+
+def test_a_spoilt_summary_is_named(path: Path) -> None:
+    run = resume(path)
+    for content in (b'{"rounds"', b"", b"\xff", b"3"):
+        (path / "summary.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"summary.json: cannot be read \(") as error:
+            run.summary()
+        assert "\n" not in str(error.value)
+
+
+def test_a_complete_run_without_its_model_keeps_its_rows(path: Path) -> None:
+    resume(path).finish({})
+    (path / "model.safetensors").unlink()
+    rows = (path / "metrics.jsonl").read_bytes()
+    assert fails(path) == f"{path / 'model.safetensors'}: missing, though the run is complete"
+    assert (path / "metrics.jsonl").read_bytes() == rows
+
+
+@pytest.mark.parametrize("below", ["", "run", "deep/run"])
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(UserError) as error:
+        RunDirectory(file / below, CONFIG, resume=False)
+    assert str(error.value).startswith(f"hydra.run.dir={file / below}: not writable (")
+    assert "\n" not in str(error.value)
+    assert file.read_text() == "mine"
