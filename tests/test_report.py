@@ -1,0 +1,75 @@
+"""What a person sees: lines of rounds, figures, and only the warnings of this suite."""
+
+import logging
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from fl_backdoor.report import Display, draw_distances, draw_rounds, percent, show_warnings
+from strategies import FedAvg
+
+ROW = {
+    "round": 1,
+    "loss": 0.5,
+    "main_accuracy": 0.987,
+    "attack_success_rate": 0.012,
+    "attack_success_floor": 0.004,
+    "dropped": [0, 1],
+    "invalid": [],
+    "seconds_round": 7.1,
+}
+
+
+@pytest.fixture
+def screen() -> StringIO:
+    return StringIO()
+
+
+def test_a_round_is_one_line(screen: StringIO) -> None:
+    display = Display(Console(file=screen, width=40), prefix="[3] ")
+    display.begin("sniper_goal1", 10, [])
+    display.round(ROW)
+    display.end()
+    first, second = screen.getvalue().splitlines()
+    assert first == "[3] sniper_goal1"
+    for part in ("round  1/10", "98.7%", "1.2% (floor 0.4%)", "dropped 0 1", "7.1 s"):
+        assert part in second
+
+
+def test_percent_writes_a_dash_for_nothing() -> None:
+    assert percent(None) == "-"
+    assert percent(0.0) == "0.0%"
+    assert percent(1.0) == "100.0%"
+
+
+@pytest.mark.parametrize("kept", [None, [], [1, 2, 3]])
+def test_distances_are_drawn(kept: list[int] | None, tmp_path: Path) -> None:
+    distances = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
+    distances[0, :] = distances[:, 0] = np.nan  # a client that did not answer
+    draw_distances(distances, kept, [0], tmp_path / "distances.png")
+    assert imread(tmp_path / "distances.png").std() > 0.1
+    assert [path.name for path in tmp_path.iterdir()] == ["distances.png"]
+
+
+def test_rounds_are_drawn_with_and_without_a_floor(tmp_path: Path) -> None:
+    draw_rounds([ROW], tmp_path / "floor.png", "x")
+    draw_rounds([ROW | {"attack_success_floor": None}], tmp_path / "bare.png", "x")
+    assert imread(tmp_path / "floor.png").std() > 0.05
+    assert imread(tmp_path / "bare.png").std() > 0.05
+
+
+def test_warnings_of_the_suite_show_and_flowers_own_do_not(screen: StringIO) -> None:
+    logger = logging.getLogger("flwr")
+    before = logger.handlers, logger.propagate
+    try:
+        show_warnings(Console(file=screen, width=200))
+        logger.error("a traceback of Flower's runtime")
+        FedAvg().aggregate_train(1, [])
+        assert "Round 1 keeps the old global model" in screen.getvalue()
+        assert "traceback" not in screen.getvalue()
+    finally:
+        logger.handlers, logger.propagate = before
