@@ -10,7 +10,7 @@ from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.supercore import log
@@ -25,6 +25,7 @@ from .replies import (
     is_floating,
     metrics_of,
     screen,
+    to_array,
     unflatten,
     vector_dtype,
     with_one_vote,
@@ -150,5 +151,5 @@ def average(models: list[ArrayRecord], weights: NDArray[np.float64]) -> ArrayRec
     for name, array in like.items():
         if not is_floating(array):
             counts = np.tensordot(weights, [decode(model[name]) for model in models], axes=1)
-            mean[name] = Array(np.rint(counts).astype(array.dtype))
+            mean[name] = to_array(counts, np.dtype(array.dtype))
     return mean

@@ -5,6 +5,8 @@ The defense by weak differential privacy: noise on the aggregate.
 Paper: https://arxiv.org/abs/1911.07963
 """
 
+from numbers import Real
+
 import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
@@ -47,7 +49,8 @@ class GaussianNoise(Screened):
         weighted: bool = False,
     ) -> None:
         super().__init__(strategy, weighted=weighted)
-        if not 0 <= stddev < float("inf"):
+        number = isinstance(stddev, Real) and not isinstance(stddev, bool)
+        if not (number and 0 <= stddev < float("inf")):
             raise ValueError(f"stddev = {stddev!r} must be a finite number, 0 or larger")
         self.stddev = stddev
         self.seed = seed

@@ -5,6 +5,7 @@ The defense by norm thresholding of updates.
 Paper: https://arxiv.org/abs/1911.07963
 """
 
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -43,9 +44,8 @@ class NormClipping(Screened):
         weighted: bool = False,
     ) -> None:
         super().__init__(strategy, weighted=weighted)
-        if max_norm != "median" and not (
-            isinstance(max_norm, int | float) and 0 < max_norm < float("inf")
-        ):
+        number = isinstance(max_norm, Real) and not isinstance(max_norm, bool)
+        if max_norm != "median" and not (number and 0 < max_norm < float("inf")):
             raise ValueError(
                 f"max_norm = {max_norm!r} must be a positive finite number or 'median'"
             )
@@ -87,7 +87,8 @@ def clip(
     """
     updates = models - center.astype(np.float64)
     norms = np.linalg.norm(updates, axis=-1, keepdims=True)
-    clipped: NDArray[np.float64] = center + updates / np.maximum(1.0, norms / max_norm)
+    factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
+    clipped: NDArray[np.float64] = center + updates * factors
     return clipped
 
 

@@ -135,7 +135,10 @@ def decode(array: Array) -> NDArray[Any]:
     if dtype.hasobject:
         raise ValueError("pickled objects")
     flat = np.frombuffer(array.data, dtype, offset=header.tell())
-    return flat.reshape(shape, order="F" if fortran_order else "C")
+    values = flat.reshape(shape, order="F" if fortran_order else "C")
+    if values.shape != shape:  # -1 stands for "whatever fits" here, and is an error in np.load
+        raise ValueError(f"shape {shape}")
+    return values
 
 
 def is_floating(array: Array) -> bool:
@@ -177,12 +180,42 @@ def unflatten(vector: NDArray[np.floating], like: ArrayRecord) -> ArrayRecord:
     for name, array in like.items():
         if is_floating(array):
             size = math.prod(array.shape)
-            part = vector[start : start + size].reshape(array.shape)
-            arrays[name] = Array(np.ascontiguousarray(part.astype(array.dtype, copy=False)))
+            arrays[name] = to_array(
+                vector[start : start + size].reshape(array.shape), np.dtype(array.dtype)
+            )
             start += size
         else:
             arrays[name] = array
     return arrays
+
+
+def to_array(values: NDArray[Any] | np.float64, dtype: np.dtype[Any]) -> Array:
+    """Convert to a dtype: counters are rounded, and stop short of wrapping around."""
+    if dtype.kind in "biu" and dtype != values.dtype:
+        values = np.rint(values)
+    if dtype.kind in "iu" and dtype != values.dtype:
+        info = np.iinfo(dtype)
+        largest = float(info.max)
+        if largest > info.max:  # float64 rounds the largest 64-bit integers up
+            largest = float(np.nextafter(largest, 0))
+        values = np.clip(values, info.min, largest)
+    return Array(np.asarray(values).astype(dtype, copy=False))
+
+
+def with_dtypes_of(model: ArrayRecord, arrays: ArrayRecord) -> ArrayRecord:
+    """Undo the promotions of an aggregation rule.
+
+    Flower's own rules turn counters to float64, its FedAdam turns all arrays. The clients'
+    next replies, whose dtypes are those of their models, would then be unlike the model.
+    """
+    return ArrayRecord(
+        {
+            name: array
+            if name not in model or np.dtype(array.dtype) == np.dtype(model[name].dtype)
+            else to_array(decode(array), np.dtype(model[name].dtype))
+            for name, array in arrays.items()
+        }
+    )
 
 
 def with_arrays(reply: Message, arrays: ArrayRecord) -> Message:
@@ -234,6 +267,16 @@ def _check_metrics(reply: Message, weighted_by_key: str) -> Signature:
     if len(records) != 1:
         raise InvalidReplyError(f"{len(records)} MetricRecords instead of 1")
     ((record_name, metrics),) = records.items()
+    lengths = []
+    for name in sorted(metrics):
+        value = metrics[name]
+        try:
+            finite = np.all(np.isfinite(np.asarray(value, dtype=np.float64)))
+        except (OverflowError, TypeError, ValueError) as error:
+            raise InvalidReplyError(f"metric {name!r:.60} is not a number") from error
+        if not finite:
+            raise InvalidReplyError(f"metric {name!r:.60} is not finite")
+        lengths.append((name, len(value) if isinstance(value, list) else None))
     count = metrics.get(weighted_by_key)
     if isinstance(count, bool) or not isinstance(count, int | float):
         raise InvalidReplyError(f"no number under the metric {weighted_by_key!r}")
@@ -241,12 +284,6 @@ def _check_metrics(reply: Message, weighted_by_key: str) -> Signature:
         raise InvalidReplyError(
             f"{weighted_by_key} = {count:.6g} is not in (0, {MAX_EXAMPLES:.0e}]"
         )
-    lengths = []
-    for name in sorted(metrics):
-        value = metrics[name]
-        if not np.all(np.isfinite(np.asarray(value, dtype=np.float64))):
-            raise InvalidReplyError(f"metric {name!r:.60} is not finite")
-        lengths.append((name, len(value) if isinstance(value, list) else None))
     return (record_name, *lengths)
 
 
@@ -266,20 +303,24 @@ def _check_arrays(reply: Message, sent: ArrayRecord | None) -> Signature:
         except Exception as error:  # hostile bytes: whatever parsing them raises
             raise InvalidReplyError(f"array {name!r:.60} cannot be read") from error
         found = (values.shape, values.dtype)
-        if found != declared or not np.issubdtype(values.dtype, np.number):
-            raise InvalidReplyError(f"array {name!r:.60} is not the {declared} it says it is")
+        if found != declared:
+            raise InvalidReplyError(
+                f"array {name!r:.60} is not the {declared!s:.80} that it says it is"
+            )
+        if values.dtype.kind not in "biuf":
+            raise InvalidReplyError(f"array {name!r:.60} holds {values.dtype!s:.40}")
         if sent is not None and found != (tuple(sent[name].shape), np.dtype(sent[name].dtype)):
             raise InvalidReplyError(
                 f"array {name!r:.60} is {found[1]} {found[0]} instead of "
                 f"{sent[name].dtype} {tuple(sent[name].shape)}"
             )
-        if np.issubdtype(values.dtype, np.floating) and not _has_finite_norm(values):
+        if np.issubdtype(values.dtype, np.floating) and not has_finite_norm(values):
             raise InvalidReplyError(f"array {name!r:.60} holds NaN, inf or immense values")
         structure.append((name, values.shape, values.dtype.str))
     return (record_name, *structure)
 
 
-def _has_finite_norm(values: NDArray[np.floating]) -> bool:
+def has_finite_norm(values: NDArray[np.floating]) -> bool:
     """Check that squared distances to these values stay finite in float64."""
     if not values.size:
         return True

@@ -3,12 +3,22 @@
 from collections.abc import Iterable
 from logging import INFO, WARNING
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 
-from .replies import screen, with_one_vote
+from .replies import (
+    arrays_of,
+    decode,
+    has_finite_norm,
+    is_floating,
+    screen,
+    with_arrays,
+    with_dtypes_of,
+    with_one_vote,
+)
 
 
 class Screened(Strategy):
@@ -61,14 +71,18 @@ class Screened(Strategy):
         arrays, metrics = None, None
         if valid:
             valid = self.rewrite(valid, own)
+            # Some of Flower's strategies empty the records that they are given.
+            valid = [with_arrays(reply, arrays_of(reply).copy()) for reply in valid]
             try:
-                arrays, metrics = self.strategy.aggregate_train(server_round, valid)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    arrays, metrics = self.strategy.aggregate_train(server_round, valid)
+                    arrays = self._checked(arrays)
             except Exception as error:
                 # Too few valid replies for the rule (Bulyan needs 4f + 3, say) is what an
                 # attacker can cause. Without a dropped reply it is a fault of the setting.
                 if not screening.invalid:
                     raise
-                log(WARNING, "%s: %s", type(self.strategy).__name__, error)
+                log(WARNING, "%s: %.200r", type(self.strategy).__name__, error)
         if arrays is None or arrays is self._sent:
             log(WARNING, "Round %d keeps the old global model", server_round)
             arrays = self._sent
@@ -105,6 +119,16 @@ class Screened(Strategy):
         screening = screen(replies, None, self.weighted_by_key, message_type="evaluate")
         screening.report()
         return self.strategy.aggregate_evaluate(server_round, self._weigh(screening.valid))
+
+    def _checked(self, arrays: ArrayRecord | None) -> ArrayRecord | None:
+        """Give an aggregate the dtypes of the model; refuse it if finite values overflowed."""
+        if arrays is None or self._sent is None or arrays is self._sent:
+            return arrays
+        arrays = with_dtypes_of(self._sent, arrays)
+        if all(has_finite_norm(decode(a)) for a in arrays.values() if is_floating(a)):
+            return arrays
+        log(WARNING, "%s: the aggregate is not finite", type(self.strategy).__name__)
+        return None
 
     def _weigh(self, replies: Iterable[Message]) -> list[Message]:
         if self.weighted:

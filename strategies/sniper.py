@@ -6,6 +6,7 @@ of clients that are all close to one another.
 
 from dataclasses import dataclass
 from logging import INFO, WARNING
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -192,5 +193,6 @@ def _tightest(
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < float("inf"):
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not (number and 0 < value < float("inf")):
             raise ValueError(f"{name} = {value!r} must be a positive finite number")

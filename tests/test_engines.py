@@ -105,7 +105,9 @@ def ray_address() -> Iterator[str]:
     """Start one Ray cluster of two CPUs for all tests; starting one takes seconds."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
     yield cluster.address
     cluster.shutdown()
 
@@ -128,7 +130,7 @@ def test_ray_without_room_is_one_line(echo: ClientApp, ray_address: str, key: st
     address = f"engine.address='{ray_address}'"
     engine = tiny("engine=ray", address, f"engine.{key}_per_client=64").engine
     with pytest.raises(UserError, match=rf"engine.{key}_per_client=64.*free"):
-        launch(engine, echo, 2, lambda grid, workers: None)
+        launch(engine, echo, 2, lambda *_: None)
 
 
 @pytest.mark.parametrize(("deaths", "failed"), [(1, [[], [], []]), (2, [[], [0], []])])

@@ -142,7 +142,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
             run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK)
     resumed, _ = run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK, "resume=true")
     assert untimed(tmp_path) == untimed(path)
-    assert (tmp_path / "model.safetensors").read_bytes() == (path / "model.safetensors").read_bytes()
+    model = (path / "model.safetensors").read_bytes()
+    assert (tmp_path / "model.safetensors").read_bytes() == model
     ignored = {"seconds"}
     assert {k: v for k, v in resumed.items() if k not in ignored} == {
         k: v for k, v in summary.items() if k not in ignored
