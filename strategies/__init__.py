@@ -1,7 +1,7 @@
 """Server side: aggregation rules and defenses as Flower strategies.
 
-Each works alone in any Flower ``ServerApp``. This folder needs flwr, numpy, scipy and
-networkx only, and can be copied into an existing Flower app as it is.
+Each works alone in any Flower ``ServerApp``. This folder needs flwr, numpy and scipy
+only, and can be copied into an existing Flower app as it is.
 """
 
 from .fedavg import FedAvg

@@ -5,11 +5,13 @@ The defense by weak differential privacy: noise on the aggregate.
 Paper: https://arxiv.org/abs/1911.07963
 """
 
+from logging import INFO
 from numbers import Real
 
 import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .replies import flatten, unflatten
@@ -54,6 +56,11 @@ class GaussianNoise(Screened):
             raise ValueError(f"stddev = {stddev!r} must be a finite number, 0 or larger")
         self.stddev = stddev
         self.seed = seed
+
+    def summary(self) -> None:
+        """Log the settings of the wrapper, then of the wrapped strategy."""
+        log(INFO, "\t├──> GaussianNoise: stddev %g", self.stddev)
+        super().summary()
 
     def finish(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord) -> ArrayRecord:
         """Add noise to the aggregated model; a round that kept the old model adds none."""

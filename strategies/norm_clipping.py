@@ -5,12 +5,14 @@ The defense by norm thresholding of updates.
 Paper: https://arxiv.org/abs/1911.07963
 """
 
+from logging import INFO
 from numbers import Real
 from typing import Literal
 
 import numpy as np
 from flwr.app import Message, MetricRecord
 from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .replies import arrays_of, flatten, unflatten, with_arrays
@@ -50,6 +52,11 @@ class NormClipping(Screened):
                 f"max_norm = {max_norm!r} must be a positive finite number or 'median'"
             )
         self.max_norm = max_norm
+
+    def summary(self) -> None:
+        """Log the settings of the wrapper, then of the wrapped strategy."""
+        log(INFO, "\t├──> NormClipping: max_norm %s", self.max_norm)
+        super().summary()
 
     def rewrite(self, replies: list[Message], metrics: MetricRecord) -> list[Message]:
         """Clip the updates that are longer than the clipping norm."""

@@ -4,6 +4,7 @@
 of clients that are all close to one another.
 """
 
+import math
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from numbers import Real
@@ -137,9 +138,12 @@ def sniper(
     distances = PairwiseDistances(models)
     attempts: dict[int, Clique | None] = {}
 
+    def gamma(k: int) -> float:
+        """Return gamma after k steps; with a tiny epsilon k can outgrow any float."""
+        return threshold + k * step if k.bit_length() < 1000 else math.inf
+
     def has_majority(k: int) -> bool:
-        """Look for a majority clique at gamma + k * epsilon."""
-        attempts[k] = maximum_clique(distances.below(threshold + k * step), at_least=majority)
+        attempts[k] = maximum_clique(distances.below(gamma(k)), at_least=majority)
         clique = attempts[k]
         return clique is not None and bool(clique.members)
 
@@ -153,9 +157,8 @@ def sniper(
     clique = attempts[high]
     assert clique is not None
     gave_up = any(c is not None and not c.proven for c in attempts.values())
-    gamma = threshold + high * step
-    members = _tightest(clique.members, distances.below(gamma), distances.matrix)
-    return Selection(members, gamma, proven=not gave_up)
+    members = _tightest(clique.members, distances.below(gamma(high)), distances.matrix)
+    return Selection(members, gamma(high), proven=not gave_up)
 
 
 def _tightest(

@@ -199,3 +199,8 @@ def test_poisoned_models_are_left_out(seed):
     honest = 0.01 * rng.standard_normal((8, 20))
     poisoned = 2 + 0.01 * rng.standard_normal((7, 20))
     assert sniper(np.vstack([poisoned, honest])).kept == tuple(range(7, 15))
+
+
+def test_a_step_far_below_the_distances_ends() -> None:
+    models = np.array([[0.0], [1e20], [-1e20]])
+    assert len(sniper(models, threshold=1e-300, step=1e-300).kept) >= 2
