@@ -39,7 +39,7 @@ def scale_update(received: ArrayRecord, trained: ArrayRecord, factor: float) -> 
 def project_update(received: ArrayRecord, trained: ArrayRecord, max_norm: float) -> ArrayRecord:
     """Project the update on the Euclidean ball of radius ``max_norm`` around ``received``.
 
-    Sun et al. 2019, "Can You Really Backdoor Federated Learning?", section 4: what an
+    Sun et al. 2019, "Can You Really Backdoor Federated Learning?": what an
     attacker does that knows of, or expects, norm clipping.
     """
     squares = [

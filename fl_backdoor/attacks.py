@@ -95,6 +95,10 @@ class Attack(ABC):
         """
 
     @abstractmethod
+    def describe(self) -> str:
+        """Say in a few words what is attacked, for the first lines of a run."""
+
+    @abstractmethod
     def victims(self, labels: Tensor, digits: list[int]) -> Tensor:
         """Mark the test samples that the attack success rate counts, shape ``(n,)``, bool."""
 
@@ -188,6 +192,11 @@ class LabelFlipping(Attack):
             **training,
         )
 
+    def describe(self) -> str:
+        """Name the goal and the samples of each attacker."""
+        shares = " + ".join(map(str, self.shares())) or "no"
+        return f"{self.source} labelled {self.target}, {shares} samples"
+
     def victims(self, labels: Tensor, digits: list[int]) -> Tensor:
         """Mark the samples of the source digit (Definition 1)."""
         return labels == digits.index(self.source)
@@ -242,6 +251,10 @@ class Backdoor(Attack):
             max_norm=self.max_norm,
             **training,
         )
+
+    def describe(self) -> str:
+        """Name the size of the trigger and the target."""
+        return f"trigger of {len(self.pattern)} pixels labelled {self.target}"
 
     def victims(self, labels: Tensor, digits: list[int]) -> Tensor:
         """Mark the samples whose true label is not the target."""

@@ -29,6 +29,9 @@ MEASURES = {
 
 POISONED = "attack.poisoned_samples"
 
+SWEPT = ("strategy._target_", "attack.num_attackers", POISONED, "attack.source", "attack._target_")
+"""Keys that sweeps are mostly made of."""
+
 
 def collect(folders: list[Path]) -> pd.DataFrame:
     """Read the configuration and summary of every finished run below some folders.
@@ -50,7 +53,7 @@ def collect(folders: list[Path]) -> pd.DataFrame:
                 continue
             config = json.loads((path.parent / "config.json").read_text())
             summary = json.loads(path.read_text())
-            flat = {key: str(value) for key, value in flatten_config(config).items()}
+            flat = {key: _short(key, value) for key, value in flatten_config(config).items()}
             rows.append(flat | {key: summary[key] for key in MEASURES})
     if not rows:
         raise UserError(f"{' '.join(map(str, folders))}: no finished run (summary.json) below")
@@ -58,11 +61,19 @@ def collect(folders: list[Path]) -> pd.DataFrame:
 
 
 def varying(runs: pd.DataFrame) -> list[str]:
-    """Return the configuration keys in which runs differ, other than the seed."""
-    # A key that follows from another, such as the name from the defense, says nothing new.
-    same = {"seed", "strategy.seed", "name", *MEASURES}
-    keys = [key for key in runs.columns if key not in same and not key.startswith("engine.")]
-    return [key for key in keys if runs[key].fillna("").nunique() > 1] or ["name"]
+    """Return the fewest configuration keys that tell the settings apart, the seed left out."""
+    unsaid = {"seed", "strategy.seed", "name", "floor", "resume", *MEASURES}
+    keys = [key for key in runs.columns if key not in unsaid and not key.startswith("engine.")]
+    keys = [key for key in keys if runs[key].fillna("").nunique() > 1]
+    # What follows from another key, such as a threshold from the defense, says nothing new.
+    # The keys that sweeps are made of are kept rather than others.
+    keys.sort(key=lambda key: (key not in SWEPT, SWEPT.index(key) if key in SWEPT else 0))
+    settings = len(runs[keys].fillna("").drop_duplicates()) if keys else 1
+    for key in reversed(keys.copy()):
+        rest = [other for other in keys if other != key]
+        if rest and len(runs[rest].fillna("").drop_duplicates()) == settings:
+            keys = rest
+    return keys or ["name"]
 
 
 def grouped(runs: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +90,7 @@ def table(groups: pd.DataFrame) -> Table:
     """Write the comparison as a table for the terminal."""
     out = Table()
     for key in groups.index.names:
-        out.add_column(str(key))
+        out.add_column(str(key).removesuffix("._target_"))
     out.add_column("seeds", justify="right")
     for title in MEASURES.values():
         out.add_column(f"{title} %", justify="right")
@@ -126,6 +137,10 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _short(key: str, value: Any) -> str:
+    return str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
 
 
 def _spread(mean: float, std: float) -> str:

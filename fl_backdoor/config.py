@@ -1,6 +1,6 @@
 """The configuration: its schema, its checks, and the one error that bad input becomes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,16 @@ def load(config: DictConfig) -> Config:
         raise UserError(one_line(error)) from error
     assert isinstance(loaded, Config)
     training, dataset, engine = loaded.training, loaded.dataset, loaded.engine
+    for prefix, schema in [
+        ("", Config),
+        ("training.", TrainingConfig),
+        ("dataset.", DatasetConfig),
+        ("engine.", EngineConfig),
+    ]:
+        known = {f.name for f in fields(schema)}
+        given = OmegaConf.select(config, prefix[:-1]) if prefix else config
+        for key in sorted(map(str, given.keys() - known)):
+            raise UserError(f"{prefix}{key}: unknown key; allowed are {', '.join(sorted(known))}")
     for key, number, least in [
         ("seed", loaded.seed, 0),
         ("num_clients", loaded.num_clients, 1),
@@ -114,6 +124,11 @@ def load(config: DictConfig) -> Config:
     digits = dataset.digits
     if len(set(digits)) < 2 or len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
         raise UserError(f"dataset.digits={digits}: allowed are two or more different digits 0 to 9")
+    if engine.kind == "local" and (engine.num_workers not in (None, 1) or engine.address):
+        raise UserError(
+            f"engine.num_workers={engine.num_workers}, engine.address={engine.address}: allowed "
+            "with engine=local are 1 and null"
+        )
     if engine.kind not in ("ray", "local"):
         raise UserError(f"engine.kind={engine.kind}: allowed are ray, local")
     return loaded

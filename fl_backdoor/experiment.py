@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Bulyan, Strategy
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from .errors import UserError
 from .federation import CLEAN_TWIN, Federation, make_client_app, resolve_data
 from .metrics import detection, distance_statistics, evaluate
 from .report import Display
-from .results import Row, RunDirectory
+from .results import Row, RunDirectory, stored_source
 
 Summary = dict[str, Any]
 
@@ -73,6 +73,10 @@ class Run:
         )
         replies = list(grid.send_and_receive(messages, timeout=config.round_timeout))
         received = time.perf_counter()
+        answered = {r.metadata.src_node_id for r in replies if not r.has_error()}
+        failed = {partitions[m.metadata.dst_node_id] for m in messages} - {
+            partitions[node] for node in answered
+        }
         arrays, metrics = self.strategy.aggregate_train(number, replies)
         arrays = sent if arrays is None else arrays
         aggregated = time.perf_counter()
@@ -82,12 +86,13 @@ class Run:
         row: Row = {"round": number}
         row |= evaluate(model, *self.test_set, self.federation.attack, self.federation.digits)
         row["attack_success_floor"] = self.floors[number - 1] if self.floors else None
-        row |= self._selection(metrics or MetricRecord(), partitions)
+        row |= self._selection(metrics or MetricRecord(), partitions, failed)
         screening = screen(replies, sent, _weight_key(self.strategy))
         row |= self._distances(screening, sent, arrays, partitions)
-        seconds = [metrics_of(reply).get("train-seconds", 0.0) for reply in screening.valid]
-        training = float(np.sum(np.array(seconds, dtype=np.float64)))
         exchange = received - started
+        # The clients' own figures, each at most what the exchange took.
+        claims = [metrics_of(reply).get("train-seconds", 0.0) for reply in screening.valid]
+        training = float(np.clip(np.array(claims, dtype=np.float64), 0.0, exchange).sum())
         row["seconds_training"] = training
         row["seconds_waiting"] = max(0.0, exchange - training / min(workers, config.num_clients))
         row["seconds_aggregation"] = aggregated - received
@@ -96,30 +101,37 @@ class Run:
         self.display.round(row)
         return arrays
 
-    def _selection(self, metrics: MetricRecord, partitions: Mapping[int, int]) -> Row:
-        """Translate what the strategy says it did from nodes to clients."""
+    def _selection(
+        self, metrics: MetricRecord, partitions: Mapping[int, int], failed: set[int]
+    ) -> Row:
+        """Translate what the strategy says it did from nodes to clients.
 
-        def clients(key: str) -> list[int] | None:
-            nodes = metrics.get(key)
-            return None if nodes is None else sorted(partitions[int(n)] for n in nodes)  # type: ignore[union-attr]
-
-        kept, dropped, invalid = (clients(f"{k}-nodes") for k in ("kept", "dropped", "invalid"))
+        Clients that sent no answer, or an error, are ``failed``; those whose answer could not be
+        averaged are ``invalid``; those that the defense chose against are ``dropped``.
+        """
+        said = {
+            key.removesuffix("-nodes"): sorted(partitions[int(node)] for node in nodes)
+            for key, nodes in metrics.items()
+            if key.endswith("-nodes") and isinstance(nodes, list)
+        }
+        kept, dropped = said.pop("kept", None), said.pop("dropped", None)
+        invalid = [client for client in said.pop("invalid", []) if client not in failed]
         precision = recall = None
         if dropped is not None:
-            left_out = [*dropped, *(invalid or [])]
-            precision, recall = detection([left_out], self.attackers)
-        scalars = {
+            precision, recall = detection([[*dropped, *invalid]], self.attackers)
+        rest = {
             key: value
             for key, value in metrics.items()
-            if not isinstance(value, list) and key != "train-seconds"  # kept as seconds_training
+            if not key.endswith("-nodes") and key != "train-seconds"  # kept as seconds_training
         }
         return {
             "kept": kept,
             "dropped": dropped,
             "invalid": invalid,
+            "failed": sorted(failed),
             "precision": precision,
             "recall": recall,
-            "strategy": scalars,
+            "strategy": rest | said,
         }
 
     def _distances(
@@ -130,10 +142,8 @@ class Run:
         partitions: Mapping[int, int],
     ) -> Row:
         valid = sorted(screening.valid, key=lambda r: partitions[r.metadata.src_node_id])
-        if not valid:
-            return {}
-        models = np.stack([flatten(arrays_of(reply)) for reply in valid])
-        between = PairwiseDistances(models).matrix
+        models = np.array([flatten(arrays_of(reply)) for reply in valid])
+        between = PairwiseDistances(models).matrix if valid else np.empty((0, 0))
         clients = [partitions[reply.metadata.src_node_id] for reply in valid]
         self.directory.save_distances(_whole(between, clients, self.federation.config.num_clients))
         return dict(
@@ -141,7 +151,7 @@ class Run:
                 between,
                 _distances_to(flatten(arrays), models),
                 _distances_to(flatten(sent), models),
-                np.isin(clients, self.attackers),
+                np.isin(np.array(clients, dtype=int), self.attackers),
             )
         )
 
@@ -153,12 +163,12 @@ class Run:
     def summarize(self) -> Summary:
         """Write the summary of the complete run, and return it."""
         last = self.directory.rows[-1]
-        dropped = [
-            [*r["dropped"], *(r["invalid"] or [])]
-            for r in self.directory.rows
-            if r["dropped"] is not None
+        left_out = [
+            [*row["dropped"], *row["invalid"]]
+            for row in self.directory.rows
+            if row["dropped"] is not None
         ]
-        precision, recall = detection(dropped, self.attackers) if dropped else (None, None)
+        precision, recall = detection(left_out, self.attackers) if left_out else (None, None)
         config = self.federation.config
         summary: Summary = {
             "name": config.name,
@@ -194,6 +204,8 @@ def run(config: Config, path: Path, display: Display) -> Summary:
     UserError
         On bad input, before any training starts.
     """
+    if config.resume:
+        config.dataset.source, config.dataset.root = stored_source(path, config.dataset)
     config = resolve_data(config)
     federation = Federation(config)
     display.line(f"Data: {federation.data.description}")
@@ -205,14 +217,15 @@ def run(config: Config, path: Path, display: Display) -> Summary:
     if config.floor:
         twin = RunDirectory(path / "clean_twin", resolved, resume=config.resume)
         runs.insert(0, Run(federation, twin, display, test_set, _strategy(config), True, []))
-    display.setting(config, federation.attackers)
+    display.setting(config, federation.attackers, federation.attack.describe())
 
     def main(grid: Grid, workers: int) -> None:
         partitions = enrol(grid, config)
         for run in runs:
             run.train(grid, partitions, workers)
             run.summarize()
-            runs[-1].floors = [row["attack_success_rate"] for row in runs[0].directory.rows]
+            if run.clean:
+                runs[-1].floors = [row["attack_success_rate"] for row in run.directory.rows]
 
     if not directory.complete:
         launch(config.engine, make_client_app(config), config.num_clients, main)
@@ -255,16 +268,34 @@ def _strategy(config: Config) -> Strategy:
     strategy = build("strategy", deepcopy(config.strategy))
     if not isinstance(strategy, Strategy):
         raise UserError(f"strategy._target_={config.strategy['_target_']}: not a Flower strategy")
-    inner = strategy
-    while isinstance(getattr(inner, "strategy", None), Strategy):
-        inner = inner.strategy  # type: ignore[attr-defined]
-    fraction = getattr(inner, "fraction_train", 1.0)
+    outer = strategy
+    while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
+        strategy = inner
+    _check_rule(strategy, config.num_clients)
+    return outer
+
+
+def _check_rule(rule: Strategy, clients: int) -> None:
+    """Refuse settings with which Flower would wait forever, or keep the first model forever."""
+    fraction = getattr(rule, "fraction_train", 1.0)
     if fraction != 1.0:
         raise UserError(
             f"strategy.fraction_train={fraction}: allowed is 1.0, since Flower draws the nodes "
             "from an unseeded generator"
         )
-    return strategy
+    most_malicious = (clients - 3) // 4 if isinstance(rule, Bulyan) else clients - 1
+    for key, least, most in [
+        ("min_train_nodes", 0, clients),
+        ("min_available_nodes", 0, clients),
+        ("num_malicious_nodes", 0, most_malicious),
+        ("num_nodes_to_select", 1, clients),
+    ]:
+        value = getattr(rule, key, least)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise UserError(
+                f"strategy.{key}={value}: {type(rule).__name__} of {clients} clients allows "
+                + (f"{least} to {most}" if most >= least else "none")
+            )
 
 
 def _weight_key(strategy: Strategy) -> str:
@@ -275,7 +306,9 @@ def _distances_to(
     center: NDArray[np.floating], models: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """Return the distance of each model to a center, row by row to save memory."""
-    return np.array([np.linalg.norm(model.astype(np.float64) - center) for model in models])
+    # Not numpy.linalg.norm: its last bits depend on the number of threads.
+    squares = [np.sum(np.square(model.astype(np.float64) - center)) for model in models]
+    return np.sqrt(np.array(squares, dtype=np.float64))
 
 
 def _whole(

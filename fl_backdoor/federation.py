@@ -107,7 +107,7 @@ class Federation:
             raise UserError(
                 f"training.device={device}: allowed is what torch finds here ({one_line(error)})"
             ) from error
-        for client in (*self.attackers, *range(min(1, self.config.num_clients))):
+        for client in {0, *self.attackers}:
             try:
                 self.client(client)
             except (ValueError, RuntimeError) as error:

@@ -35,13 +35,13 @@ class Display:
         """Print one line as it is."""
         self.console.print(self.prefix + text, markup=False, highlight=False, soft_wrap=True)
 
-    def setting(self, config: Config, attackers: tuple[int, ...]) -> None:
+    def setting(self, config: Config, attackers: tuple[int, ...], attack: str) -> None:
         """Say what is about to run."""
         who = f"{len(attackers)} attackers {list(attackers)}" if attackers else "no attackers"
         self.line(
-            f"Setting: {config.num_clients} clients, {who}; attack "
-            f"{_class_name(config.attack)}; strategy {_class_name(config.strategy)}; "
-            f"{config.num_rounds} rounds; engine {config.engine.kind}; seed {config.seed}"
+            f"Setting: {config.num_clients} clients, {who}; {attack}; strategy "
+            f"{_class_name(config.strategy)}; {config.num_rounds} rounds; "
+            f"engine {config.engine.kind}; seed {config.seed}"
         )
 
     def begin(self, name: str, num_rounds: int, rows: list[Row]) -> None:
@@ -65,7 +65,7 @@ class Display:
         floor = row["attack_success_floor"]
         text = (
             f"  round {row['round']:>{len(str(self._rounds))}}/{self._rounds}"
-            f"  loss {row['loss']:.4f}"
+            f"  loss {'-' if row['loss'] is None else format(row['loss'], '.4f')}"
             f"  accuracy {percent(row['main_accuracy']):>6}"
             f"  attack success {percent(row['attack_success_rate']):>6}"
         )
@@ -73,8 +73,9 @@ class Display:
             text += f" (floor {percent(floor)})"
         if row["dropped"] is not None:
             text += f"  dropped {_clients(row['dropped'])}"
-        if row["invalid"]:
-            text += f"  invalid {_clients(row['invalid'])}"
+        for what in ("invalid", "failed"):
+            if row[what]:
+                text += f"  {what} {_clients(row[what])}"
         self.line(f"{text}  {row['seconds_round']:.1f} s")
         if self._progress is not None:
             self._progress.advance(self._progress.task_ids[0])
@@ -88,10 +89,10 @@ class Display:
     def result(self, summary: dict[str, Any], directory: RunDirectory) -> None:
         """Draw the figures and print the table of a complete run."""
         draw_rounds(directory.rows, directory.path / "rounds.png", summary["name"])
-        distances = directory.path / "distances.npy"
-        if distances.exists():
+        distances = np.load(directory.path / "distances.npy")
+        if np.isfinite(distances).any():
             draw_distances(
-                np.load(distances),
+                distances,
                 directory.rows[-1]["kept"],
                 summary["attackers"],
                 directory.path / "distances.png",
@@ -104,7 +105,7 @@ class Display:
         table.add_row("  its floor (clean twin)", percent(summary["attack_success_floor"]))
         table.add_row("defense precision", percent(summary["defense_precision"]))
         table.add_row("defense recall", percent(summary["defense_recall"]))
-        table.add_row("attackers", _clients(summary["attackers"]) or "none")
+        table.add_row("attackers", _clients(summary["attackers"]))
         table.add_row("seconds", f"{summary['seconds']:.0f}")
         self.console.print(table)
         self.line(f"Results: {directory.path}")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from .config import DatasetConfig
 from .errors import UserError
 
 Row = dict[str, Any]
 
-METRICS, MODEL, SUMMARY = "metrics.jsonl", "model.safetensors", "summary.json"
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+MODEL, SUMMARY = "model.safetensors", "summary.json"
 
 UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
 """Keys that may differ when a run is resumed: they do not change its result."""
@@ -56,7 +59,7 @@ class RunDirectory:
             raise UserError(f"hydra.run.dir={path}: not writable ({error.strerror})") from error
         self.rows: list[Row] = []
         self.arrays: ArrayRecord | None = None
-        stored = path / "config.json"
+        stored = path / CONFIG
         if stored.exists():
             if not resume:
                 raise UserError(
@@ -81,8 +84,9 @@ class RunDirectory:
 
     def append(self, row: Row, arrays: ArrayRecord) -> None:
         """Keep a finished round: first its row, then the model that makes the row count."""
+        row = {key: _finite(value) for key, value in row.items()}
         with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         self.rows.append(row)
@@ -100,7 +104,7 @@ class RunDirectory:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete."""
-        _write(self.path / SUMMARY, json.dumps(dict(summary), indent=2).encode())
+        _write(self.path / SUMMARY, json.dumps(dict(summary), indent=2, allow_nan=False).encode())
 
     def summary(self) -> dict[str, Any]:
         """Read the summary of a complete run."""
@@ -140,6 +144,20 @@ class RunDirectory:
         if [row.get("round") for row in self.rows] != list(range(1, done + 1)):
             raise UserError(f"{rows}: {len(self.rows)} rows, but {model} is of round {done}")
         _write(rows, "".join(line + "\n" for line in lines).encode())
+
+
+def stored_source(path: Path, dataset: DatasetConfig) -> tuple[str, str | None]:
+    """Return the data source that a run to resume was started with, if ``auto`` found it."""
+    stored = path / CONFIG
+    if dataset.source != "auto" or not stored.exists():
+        return dataset.source, dataset.root
+    before = _read_json(stored).get("dataset", {})
+    return before.get("source", dataset.source), before.get("root", dataset.root)
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON has no word for, the NaN of a model that diverged, by None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,7 +1,9 @@
 """Run an experiment: ``python -m fl_backdoor.simulate +experiment=sniper_goal1``."""
 
+import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,16 +35,20 @@ def simulate(config: DictConfig) -> None:
     except (UserError, OSError) as error:
         # Raised through Hydra, it would get a second line of Hydra's own.
         _fail(error)
+    except Exception:  # a fault of the suite: show it whole
+        traceback.print_exc()
+        raise SystemExit(1) from None
 
 
 def main() -> None:
     """Run from the command line; bad input is one line on stderr and exit status 2."""
     # Let errors of the configuration come out of Hydra, instead of a page from it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it raises says it all
     try:
         sys.argv = [sys.argv[0], *_resumed(sys.argv[1:])]
         simulate()
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+    except (UserError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _fail(error)
     except KeyboardInterrupt:
         print("interrupted; --resume RUN_DIRECTORY goes on from the last round", file=sys.stderr)
@@ -59,6 +65,9 @@ def _resumed(arguments: list[str]) -> list[str]:
     UserError
         If the folder is not one of a run.
     """
+    arguments = [
+        part for a in arguments for part in (a.split("=", 1) if a.startswith("--resume=") else [a])
+    ]
     if "--resume" not in arguments:
         return arguments
     place = arguments.index("--resume")

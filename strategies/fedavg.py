@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .replies import (
     Screening,
     arrays_of,
+    check_bool,
     decode,
     flatten,
     floating_size,
@@ -52,6 +53,7 @@ class FedAvg(FlowerFedAvg):
 
     def __init__(self, *, weighted: bool = False, **fedavg_arguments: Any) -> None:
         super().__init__(**fedavg_arguments)
+        check_bool(weighted=weighted)
         self.weighted = weighted
         self._sent: ArrayRecord | None = None
         self._participants = 0

@@ -1,4 +1,4 @@
-"""Can You Really Backdoor Federated Learning? [Sun et al., 2019], section 5.
+"""Can You Really Backdoor Federated Learning? [Sun et al., 2019].
 
 The defense by weak differential privacy: noise on the aggregate.
 

@@ -245,6 +245,19 @@ def _in_order(reply: Message, sent: ArrayRecord | None) -> Message:
     return with_arrays(reply, ArrayRecord({name: arrays[name] for name in order}))
 
 
+def check_bool(**values: object) -> None:
+    """Refuse a switch that is not True or False: the text "false" would switch it on.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument and its value.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} = {value!r} must be True or False")
+
+
 def _content_key(reply: Message) -> tuple[object, ...]:
     """Order replies by the bytes of their arrays, then by their metrics."""
     arrays = [a.data for record in reply.content.array_records.values() for a in record.values()]

@@ -11,6 +11,7 @@ from flwr.supercore import log
 
 from .replies import (
     arrays_of,
+    check_bool,
     decode,
     has_finite_norm,
     is_floating,
@@ -39,6 +40,7 @@ class Screened(Strategy):
     def __init__(self, strategy: Strategy, *, weighted: bool = False) -> None:
         if not isinstance(strategy, Strategy):
             raise ValueError(f"strategy = {strategy!r} must be a flwr.serverapp.strategy.Strategy")
+        check_bool(weighted=weighted)
         self.strategy = strategy
         self.weighted = weighted
         self._sent: ArrayRecord | None = None
@@ -125,6 +127,15 @@ class Screened(Strategy):
         if arrays is None or self._sent is None or arrays is self._sent:
             return arrays
         arrays = with_dtypes_of(self._sent, arrays)
+        if {n: tuple(a.shape) for n, a in arrays.items()} != {
+            n: tuple(a.shape) for n, a in self._sent.items()
+        }:
+            log(
+                WARNING,
+                "%s: the aggregate is not of the model's shape",
+                type(self.strategy).__name__,
+            )
+            return None
         if all(has_finite_norm(decode(a)) for a in arrays.values() if is_floating(a)):
             return arrays
         log(WARNING, "%s: the aggregate is not finite", type(self.strategy).__name__)

@@ -32,8 +32,8 @@ class Selection:
     threshold : float
         The gamma at which the clique was found.
     proven : bool
-        False if the search for the largest clique was cut short: ``kept`` is then a majority
-        clique that may not be the largest, or gamma may have grown further than needed.
+        False if a search for a clique was cut short: ``kept`` is then a majority clique that may
+        not be the largest or the tightest, or gamma may have grown further than needed.
     """
 
     kept: tuple[int, ...]
@@ -61,7 +61,7 @@ class Sniper(FedAvg):
     Notes
     -----
     N counts every client asked in the round, so that clients that fail or send garbage do
-    not help the others to a majority. Where fewer than N/2 clients sent a valid model, no
+    not help the others to a majority. Where N/2 or fewer clients sent a valid model, no
     majority clique can exist and the global model stays as it was.
     """
 
@@ -157,21 +157,25 @@ def sniper(
     clique = attempts[high]
     assert clique is not None
     gave_up = any(c is not None and not c.proven for c in attempts.values())
-    members = _tightest(clique.members, distances.below(gamma(high)), distances.matrix)
-    return Selection(members, gamma(high), proven=not gave_up)
+    adjacency = distances.below(gamma(high))
+    members, tightest = _tightest(clique.members, adjacency, distances.matrix)
+    return Selection(members, gamma(high), proven=tightest and not gave_up)
 
 
 def _tightest(
     members: tuple[int, ...],
     adjacency: NDArray[np.bool_],
     distances: NDArray[np.float64],
-) -> tuple[int, ...]:
-    """Return the maximum clique of smallest diameter, by bisection over the diameters."""
+) -> tuple[tuple[int, ...], bool]:
+    """Find the maximum clique of smallest diameter, by bisection over the diameters.
+
+    Returns the clique, and whether no search was cut short.
+    """
     size = len(members)
     # A vertex of too small degree is in no clique of this size. Mostly that leaves one clique.
     candidates = np.flatnonzero(adjacency.sum(axis=1) >= size - 1)
     if len(candidates) == size:
-        return members
+        return members, True
     adjacency = adjacency[np.ix_(candidates, candidates)]
     distances = distances[np.ix_(candidates, candidates)]
     best = np.searchsorted(candidates, members)
@@ -181,17 +185,19 @@ def _tightest(
         """Return the place of a clique's diameter among all distances."""
         return int(np.searchsorted(diameters, distances[np.ix_(clique, clique)].max()))
 
+    proven = True
     low, high = -1, rank(best)
     while high - low > 1:
         middle = (low + high) // 2
         closer = adjacency & (distances <= diameters[middle])
         clique = maximum_clique(closer, at_least=size)
+        proven = proven and (clique is None or clique.proven)
         if clique is not None and clique.members:
             best = np.array(clique.members)
             high = rank(best)
         else:
             low = middle
-    return tuple(int(i) for i in candidates[best])
+    return tuple(int(i) for i in candidates[best]), proven
 
 
 def _check_positive(**values: float) -> None:

@@ -86,6 +86,9 @@ def test_defenses_nest_from_the_command_line() -> None:
         ("num_clients=ten", "num_clients"),
         ("num_rounds=-1", "num_rounds=-1"),
         ("num_round=1", "num_round"),
+        ("+num_round=1", "num_round: unknown key"),
+        ("+training.momentum=0.9", "training.momentum: unknown key"),
+        ("engine=local engine.num_workers=4", "engine.num_workers=4"),
         ("seed=-3", "seed=-3"),
         ("round_timeout=0", "round_timeout=0"),
         ("strategy=snipper", "snipper"),
@@ -105,7 +108,7 @@ def test_defenses_nest_from_the_command_line() -> None:
 )
 def test_wrong_values_are_named(override: str, said: str) -> None:
     with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as caught:
-        composed(override)
+        composed(*override.split())
     message = one_line(caught.value)
     assert said in message
     assert "\n" not in message

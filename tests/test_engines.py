@@ -150,8 +150,19 @@ def test_a_worker_that_dies_is_replaced(
     ]
     run(tmp_path / "deadly", *attack, *deadly)
     assert len(list(folder.iterdir())) == deaths
-    assert [row["invalid"] for row in rows(tmp_path / "deadly")] == failed
+    assert [row["failed"] for row in rows(tmp_path / "deadly")] == failed
     if deaths == 1:
         run(tmp_path / "calm", *attack)
         model = (tmp_path / "calm" / "model.safetensors").read_bytes()
         assert (tmp_path / "deadly" / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_bits(tmp_path: Path, workers: int) -> None:
+    """Each starts a Ray of its own, as the command line does."""
+    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK, "floor=false"]
+    run(tmp_path / "local", *experiment)
+    run(tmp_path / "ray", *experiment, "engine=ray", f"engine.num_workers={workers}")
+    local, ray = ((tmp_path / e / "model.safetensors").read_bytes() for e in ("local", "ray"))
+    assert local == ray

@@ -1,6 +1,7 @@
 """Tiny real runs: what they leave behind, that they repeat, and that they resume."""
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.console import Console
 import fl_backdoor.experiment as experiment
 from clients import HonestClient
 from fl_backdoor.config import Config, conf_directory, load
+from fl_backdoor.engines import LocalGrid
 from fl_backdoor.errors import UserError
 from fl_backdoor.report import Display
 
@@ -89,6 +91,7 @@ def test_rows_agree_with_the_summary(sniper: tuple[Path, dict[str, Any], str]) -
     assert summary["attack_success_floor"] == twin["attack_success_rate"]
     for row in rows(path):
         assert sorted(row["kept"] + row["dropped"] + row["invalid"]) == list(range(10))
+        assert row["failed"] == []
         for group in ("honest_honest", "honest_attacker", "attacker_attacker", "global_honest"):
             low, mean, high = (row[f"distance_{group}_{how}"] for how in ("min", "mean", "max"))
             assert 0 < low <= mean <= high
@@ -198,7 +201,7 @@ def test_a_client_that_raises_is_reported_and_the_round_goes_on(
 
     monkeypatch.setattr(HonestClient, "fit", failing)
     run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK, "floor=false")
-    assert [row["invalid"] for row in rows(tmp_path)] == [[], [4], []]
+    assert [row["failed"] for row in rows(tmp_path)] == [[], [4], []]
 
 
 def test_all_clients_failing_keeps_the_model(
@@ -210,9 +213,63 @@ def test_all_clients_failing_keeps_the_model(
     monkeypatch.setattr(HonestClient, "fit", failing)
     summary, _ = run(tmp_path, "+experiment=fedavg_goal1", *TINY_ATTACK, "floor=false")
     assert summary["rounds"] == 3
-    assert rows(tmp_path)[0]["invalid"] == list(range(10))
+    assert rows(tmp_path)[0]["failed"] == list(range(10))
+    assert rows(tmp_path)[0]["distance_honest_honest_mean"] is None
 
 
-def test_partial_participation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="fraction_train"):
-        run(tmp_path, *TINY_ATTACK, "+strategy.fraction_train=0.5")
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["+strategy.fraction_train=0.5"], "strategy.fraction_train=0.5"),
+        (["strategy.min_available_nodes=20"], "strategy.min_available_nodes=20"),
+        (["strategy.min_train_nodes=abc"], "strategy.min_train_nodes=abc"),
+        (["strategy.weighted=abc"], "weighted = 'abc'"),
+        (["strategy=krum", "strategy.strategy.num_malicious_nodes=-1"], "num_malicious_nodes=-1"),
+        (["strategy=bulyan", "strategy.strategy.num_malicious_nodes=2"], "allows 0 to 1"),
+        (["strategy=bulyan", "num_clients=2", "attack.num_attackers=0"], "allows none"),
+        (["strategy=multikrum", "strategy.strategy.num_nodes_to_select=0"], "allows 1 to 10"),
+    ],
+)
+def test_settings_that_could_never_train_are_refused(
+    overrides: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        run(tmp_path, *TINY_ATTACK, *overrides)
+    assert not list(tmp_path.glob("metrics.jsonl"))
+
+
+def test_a_client_that_does_not_answer_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver = LocalGrid.pull_messages
+
+    def lossy(self: LocalGrid, message_ids: Any) -> list[Any]:
+        replies = list(deliver(self, message_ids))
+        lost = [
+            r for r in replies if r.metadata.src_node_id == 6 and "train" in r.metadata.message_type
+        ]
+        return [reply for reply in replies if reply not in lost]
+
+    monkeypatch.setattr(LocalGrid, "pull_messages", lossy)
+    run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK, "floor=false", "num_rounds=1")
+    (row,) = rows(tmp_path)
+    assert row["failed"] == [5]
+    assert 5 not in row["kept"] + row["dropped"] + row["invalid"]
+
+
+def test_a_model_that_diverges_leaves_valid_json(tmp_path: Path) -> None:
+    run(tmp_path, *TINY_ATTACK, "training.learning_rate=1e30", "num_rounds=2")
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_a_resumed_run_keeps_the_data_it_was_started_with(
+    sniper: tuple[Path, dict[str, Any], str],
+) -> None:
+    path, summary, _ = sniper
+    overrides = [o for o in TINY if not o.startswith("dataset.source")]
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        names = ["+experiment=sniper_goal1", *overrides, *TINY_ATTACK, "resume=true"]
+        config = load(compose("config", names))
+    assert config.dataset.source == "auto"
+    assert experiment.run(config, path, Display(Console(quiet=True))) == summary

@@ -20,6 +20,7 @@ ROW = {
     "attack_success_floor": 0.004,
     "dropped": [0, 1],
     "invalid": [],
+    "failed": [],
     "seconds_round": 7.1,
 }
 

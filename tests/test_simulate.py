@@ -29,6 +29,9 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["attack.num_attackers=4"], "attack.num_attackers=4"),
         (["dataset.source=idx", "dataset.root=/nowhere"], "/nowhere"),
         (["--resume", "/nowhere"], "/nowhere"),
+        (["--resume=/nowhere"], "/nowhere"),
+        (["attack=null"], "attack"),
+        (["model._target_=foo.Bar"], "foo"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
