@@ -179,7 +179,11 @@ def _start_ray(engine: EngineConfig) -> int:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
+    from ray._private import worker
 
+    # What Ray says of its own workers would stand between the lines of the run, and does not
+    # obey log_to_driver. A message that failed is reported by the strategy that misses it.
+    worker.print_to_stdstream = lambda *_, **__: None
     if engine.address is not None and engine.num_workers is not None:
         raise UserError(
             f"engine.num_workers={engine.num_workers}: allowed is null with engine.address, "
