@@ -51,7 +51,9 @@ def main() -> None:
     except (UserError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _fail(error)
     except KeyboardInterrupt:
-        print("interrupted; --resume RUN_DIRECTORY goes on from the last round", file=sys.stderr)
+        settings = HydraConfig.get() if HydraConfig.initialized() else None
+        directory = settings.runtime.output_dir if settings else "RUN_DIRECTORY"
+        print(f"interrupted; go on from the last round with --resume {directory}", file=sys.stderr)
         # Flower's server thread still waits for replies: nothing is left to save.
         sys.stderr.flush()
         os._exit(130)
