@@ -7,6 +7,7 @@ seeds. Where the number of poisoned samples varies, the attack success rate is d
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ MEASURES = {
     "defense_recall": "recall",
 }
 
+NOTHING = "-"
+
 POISONED = "attack.poisoned_samples"
 
 SWEPT = ("strategy._target_", "attack.num_attackers", POISONED, "attack.source", "attack._target_")
@@ -44,17 +47,21 @@ def collect(folders: list[Path]) -> pd.DataFrame:
     Raises
     ------
     UserError
-        If there is no finished run.
+        If there is no finished run, or one cannot be read.
     """
     rows: list[dict[str, Any]] = []
     for folder in folders:
         for path in sorted(folder.rglob("summary.json")):
             if path.parent.name == "clean_twin":
                 continue
-            config = json.loads((path.parent / "config.json").read_text())
-            summary = json.loads(path.read_text())
+            try:
+                config = json.loads((path.parent / "config.json").read_text())
+                summary = json.loads(path.read_text())
+                measures = {key: summary[key] for key in MEASURES}
+            except (OSError, ValueError, KeyError) as error:
+                raise UserError(f"{path.parent}: not a whole run ({error!r})") from error
             flat = {key: _short(key, value) for key, value in flatten_config(config).items()}
-            rows.append(flat | {key: summary[key] for key in MEASURES})
+            rows.append(flat | measures)
     if not rows:
         raise UserError(f"{' '.join(map(str, folders))}: no finished run (summary.json) below")
     return pd.DataFrame(rows)
@@ -80,10 +87,10 @@ def grouped(runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean, standard deviation over seeds, and number of seeds of each setting."""
     keys = varying(runs)
     measures = runs[list(MEASURES)].astype(float)
-    groups = pd.concat([runs[keys].fillna("-"), measures], axis=1).groupby(keys, sort=True)
+    groups = pd.concat([runs[keys].fillna(NOTHING), measures], axis=1).groupby(keys, sort=False)
     result = groups.agg(["mean", "std"])
     result[("seeds", "")] = groups.size()
-    return result
+    return result.iloc[sorted(range(len(result)), key=lambda i: _numerically(result.index[i]))]
 
 
 def table(groups: pd.DataFrame) -> Table:
@@ -105,6 +112,7 @@ def draw_poisoned(groups: pd.DataFrame, path: Path) -> None:
     """Draw the attack success rate over the number of poisoned samples, one line a setting."""
     figure, axes = new_axes(6.4, 4.0)
     frame = groups["attack_success_rate"].reset_index()
+    frame = frame[frame[POISONED] != NOTHING]  # attacks without poisoned samples
     frame[POISONED] = frame[POISONED].astype(int)
     others = [str(key) for key in groups.index.names if key != POISONED]
     lines = frame.groupby(others) if others else [("all", frame)]
@@ -137,6 +145,15 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _numerically(index: Any) -> list[tuple[float, str]]:
+    """Sort 500 before 1000, and words behind numbers."""
+    parts = index if isinstance(index, tuple) else (index,)
+    number = [pd.to_numeric(part, errors="coerce") for part in parts]
+    return [
+        (math.inf if pd.isna(n) else float(n), str(p)) for n, p in zip(number, parts, strict=True)
+    ]
 
 
 def _short(key: str, value: Any) -> str:

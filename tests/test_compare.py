@@ -50,6 +50,29 @@ def test_seeds_are_averaged_and_twins_left_out(sweep: Path) -> None:
     assert all(map(math.isnan, groups[("attack_success_floor", "mean")]))
 
 
+def test_numbers_are_sorted_as_numbers(sweep: Path) -> None:
+    finished(sweep / "1000", 0, 1000, 0.0)
+    assert list(grouped(collect([sweep])).index) == ["300", "500", "1000"]
+
+
+def test_runs_without_poisoned_samples_stay_out_of_the_figure(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished(sweep / "trigger", 0, 0, 0.5, strategy="T")
+    config = json.loads((sweep / "trigger" / "config.json").read_text())
+    config["attack"] = {"pattern": [[1, 2]]}
+    (sweep / "trigger" / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(sys, "argv", ["compare", str(sweep)])
+    main()
+    assert "attack_success.png" in capsys.readouterr().out
+
+
+def test_a_damaged_run_is_one_line(sweep: Path) -> None:
+    (sweep / "300-0" / "summary.json").write_text("{")
+    with pytest.raises(UserError, match="300-0: not a whole run"):
+        collect([sweep])
+
+
 def test_every_setting_that_differs_is_a_column(sweep: Path) -> None:
     finished(sweep / "other", 0, 300, 0.0, strategy="T")
     groups = grouped(collect([sweep]))
