@@ -47,8 +47,9 @@ def main() -> None:
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it raises says it all
     try:
         sys.argv = [sys.argv[0], *_resumed(sys.argv[1:])]
+        _check_groups(sys.argv[1:])
         simulate()
-    except (UserError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         _fail(error)
     except KeyboardInterrupt:
         settings = HydraConfig.get() if HydraConfig.initialized() else None
@@ -82,6 +83,21 @@ def _resumed(arguments: list[str]) -> list[str]:
     stored = [str(o) for o in OmegaConf.load(overrides) if not str(o).startswith("resume=")]
     rest = arguments[:place] + arguments[place + 2 :]
     return [*stored, f"hydra.run.dir='{directory}'", "resume=true", *rest]
+
+
+def _check_groups(arguments: list[str]) -> None:
+    """Refuse a group without a choice, which Hydra answers without naming the group.
+
+    Raises
+    ------
+    UserError
+        Naming the choices.
+    """
+    for argument in arguments:
+        group, _, choice = argument.partition("=")
+        choices = sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+        if group and choices and choice in ("", "null"):
+            raise UserError(f"{argument}: allowed are {', '.join(choices)}")
 
 
 def _fail(error: BaseException) -> NoReturn:

@@ -1,5 +1,6 @@
 """The command line, as a user meets it: exit status, one line of error, resumption."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_experiment import TINY, TINY_ATTACK
+from .test_experiment import TINY, TINY_ATTACK, run
 
 COMMAND = [sys.executable, "-m", "fl_backdoor.simulate"]
 SNIPER = ["+experiment=sniper_goal1", *TINY, *TINY_ATTACK, "floor=false"]
@@ -30,7 +31,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["dataset.source=idx", "dataset.root=/nowhere"], "/nowhere"),
         (["--resume", "/nowhere"], "/nowhere"),
         (["--resume=/nowhere"], "/nowhere"),
-        (["attack=null"], "attack"),
+        (["attack=null"], "backdoor, label_flipping"),
         (["model._target_=foo.Bar"], "foo"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
@@ -86,6 +87,13 @@ def test_a_sweep_keeps_its_runs_apart(tmp_path: Path) -> None:
         f"hydra.sweep.dir={tmp_path}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    models = {path.read_bytes() for path in tmp_path.glob("*/model.safetensors")}
-    assert len(list(tmp_path.glob("*/summary.json"))) == 4
-    assert len(models) == 4
+    models = {}
+    for path in tmp_path.glob("*/*/summary.json"):
+        summary = json.loads(path.read_text())
+        strategy = summary["strategy"]["_target_"].rpartition(".")[2].lower()
+        models[strategy, summary["seed"]] = path.with_name("model.safetensors").read_bytes()
+    assert models.keys() == {("fedavg", 0), ("fedavg", 1), ("sniper", 0), ("sniper", 1)}
+    for (strategy, seed), model in models.items():
+        alone = tmp_path / f"{strategy}-{seed}"
+        run(alone, *SNIPER, "num_rounds=1", f"strategy={strategy}", f"seed={seed}")
+        assert (alone / "model.safetensors").read_bytes() == model
