@@ -45,7 +45,7 @@ class EngineConfig:
 
     kind: str = MISSING
     num_workers: int | None = MISSING
-    cpus_per_client: int = MISSING
+    cpus_per_client: float = MISSING
     gpus_per_client: float = MISSING
     address: str | None = MISSING
 
@@ -110,7 +110,6 @@ def load(config: DictConfig) -> Config:
         ("training.batch_size", training.batch_size, 1),
         ("training.epochs", training.epochs, 1),
         ("dataset.test_samples_per_class", dataset.test_samples_per_class, 1),
-        ("engine.cpus_per_client", engine.cpus_per_client, 1),
         ("engine.num_workers", engine.num_workers, 1),
         ("training.learning_rate", training.learning_rate, 0),
         ("training.decay", training.decay, 0),
@@ -119,8 +118,12 @@ def load(config: DictConfig) -> Config:
     ]:
         if number is not None and not least <= number < float("inf"):
             raise UserError(f"{key}={number}: allowed is {least} or more")
-    if not 0 < loaded.round_timeout < float("inf"):
-        raise UserError(f"round_timeout={loaded.round_timeout}: allowed is more than 0 seconds")
+    for key, number in [
+        ("round_timeout", loaded.round_timeout),
+        ("engine.cpus_per_client", engine.cpus_per_client),
+    ]:
+        if not 0 < number < float("inf"):
+            raise UserError(f"{key}={number}: allowed is more than 0")
     digits = dataset.digits
     if len(set(digits)) < 2 or len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
         raise UserError(f"dataset.digits={digits}: allowed are two or more different digits 0 to 9")

@@ -5,6 +5,7 @@ warns in flwr 1.41, and a message needs the identity of the task that sends it.
 """
 
 import logging
+import math
 import os
 import sys
 import uuid
@@ -189,7 +190,9 @@ def _start_ray(engine: EngineConfig) -> int:
             f"engine.num_workers={engine.num_workers}: allowed is null with engine.address, "
             "where the cluster's size decides"
         )
-    cpus = None if engine.num_workers is None else engine.num_workers * engine.cpus_per_client
+    cpus = None
+    if engine.num_workers is not None:
+        cpus = math.ceil(engine.num_workers * engine.cpus_per_client)
     try:
         ray.init(
             address=engine.address,
