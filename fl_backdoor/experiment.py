@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Bulyan, Strategy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from strategies.distances import PairwiseDistances
+from strategies.distances import PairwiseDistances, distance
 from strategies.replies import Screening, arrays_of, flatten, metrics_of, screen
 
 from . import __version__
@@ -143,14 +143,15 @@ class Run:
     ) -> Row:
         valid = sorted(screening.valid, key=lambda r: partitions[r.metadata.src_node_id])
         models = np.array([flatten(arrays_of(reply)) for reply in valid])
+        start, end = flatten(sent), flatten(arrays)
         between = PairwiseDistances(models).matrix if valid else np.empty((0, 0))
         clients = [partitions[reply.metadata.src_node_id] for reply in valid]
         self.directory.save_distances(_whole(between, clients, self.federation.config.num_clients))
         return dict(
             distance_statistics(
                 between,
-                _distances_to(flatten(arrays), models),
-                _distances_to(flatten(sent), models),
+                np.array([distance(model, end) for model in models]),
+                np.array([distance(model, start) for model in models]),
                 np.isin(np.array(clients, dtype=int), self.attackers),
             )
         )
@@ -300,15 +301,6 @@ def _check_rule(rule: Strategy, clients: int) -> None:
 
 def _weight_key(strategy: Strategy) -> str:
     return str(getattr(strategy, "weighted_by_key", "num-examples"))
-
-
-def _distances_to(
-    center: NDArray[np.floating], models: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Return the distance of each model to a center, row by row to save memory."""
-    # Not numpy.linalg.norm: its last bits depend on the number of threads.
-    squares = [np.sum(np.square(model.astype(np.float64) - center)) for model in models]
-    return np.sqrt(np.array(squares, dtype=np.float64))
 
 
 def _whole(

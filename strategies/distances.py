@@ -30,6 +30,14 @@ _BLOCK_SIZE = 2**20
 _OTHER_ROUNDINGS = 64
 
 
+def distance(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Return the Euclidean distance of two vectors of shape ``(d,)``, Eq. 6, in float64.
+
+    Not ``numpy.linalg.norm``: its last bits depend on the number of threads.
+    """
+    return float(np.sqrt(np.sum(np.square(np.subtract(first, second, dtype=np.float64)))))
+
+
 class PairwiseDistances:
     """Distances between the rows of a matrix of client models.
 

@@ -29,7 +29,7 @@ from .replies import (
     to_array,
     unflatten,
     vector_dtype,
-    with_one_vote,
+    weigh,
 )
 
 
@@ -96,7 +96,9 @@ class FedAvg(FlowerFedAvg):
         """Average the metrics of the valid replies."""
         screening = screen(replies, None, self.weighted_by_key, message_type="evaluate")
         screening.report()
-        return super().aggregate_evaluate(server_round, self._weigh(screening.valid))
+        return super().aggregate_evaluate(
+            server_round, weigh(screening.valid, self.weighted_by_key, weighted=self.weighted)
+        )
 
     def select(
         self,
@@ -118,7 +120,7 @@ class FedAvg(FlowerFedAvg):
         return list(screening.valid)
 
     def _average(self, kept: list[Message], metrics: MetricRecord) -> ArrayRecord:
-        kept = self._weigh(kept)
+        kept = weigh(kept, self.weighted_by_key, weighted=self.weighted)
         key = self.weighted_by_key
         weights = np.array([metrics_of(reply)[key] for reply in kept], dtype=np.float64)
         weights /= weights.sum()
@@ -127,11 +129,6 @@ class FedAvg(FlowerFedAvg):
         metrics.update(self.train_metrics_aggr_fn(contents, key))
         metrics.update(own)  # what the strategy says of itself cannot be overwritten by clients
         return average([arrays_of(reply) for reply in kept], weights)
-
-    def _weigh(self, replies: Iterable[Message]) -> list[Message]:
-        if self.weighted:
-            return list(replies)
-        return [with_one_vote(reply, self.weighted_by_key) for reply in replies]
 
 
 def average(models: list[ArrayRecord], weights: NDArray[np.float64]) -> ArrayRecord:

@@ -6,7 +6,6 @@ Paper: https://arxiv.org/abs/1911.07963
 """
 
 from logging import INFO
-from numbers import Real
 
 import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
@@ -14,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .replies import flatten, unflatten
+from .replies import flatten, is_finite_number, unflatten
 from .screened import Screened
 
 
@@ -51,8 +50,7 @@ class GaussianNoise(Screened):
         weighted: bool = False,
     ) -> None:
         super().__init__(strategy, weighted=weighted)
-        number = isinstance(stddev, Real) and not isinstance(stddev, bool)
-        if not (number and 0 <= stddev < float("inf")):
+        if not (is_finite_number(stddev) and stddev >= 0):
             raise ValueError(f"stddev = {stddev!r} must be a finite number, 0 or larger")
         self.stddev = stddev
         self.seed = seed

@@ -6,7 +6,6 @@ Paper: https://arxiv.org/abs/1911.07963
 """
 
 from logging import INFO
-from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -15,7 +14,8 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .replies import arrays_of, flatten, unflatten, with_arrays
+from .distances import distance
+from .replies import arrays_of, flatten, is_finite_number, unflatten, with_arrays
 from .screened import Screened
 
 
@@ -46,8 +46,7 @@ class NormClipping(Screened):
         weighted: bool = False,
     ) -> None:
         super().__init__(strategy, weighted=weighted)
-        number = isinstance(max_norm, Real) and not isinstance(max_norm, bool)
-        if max_norm != "median" and not (number and 0 < max_norm < float("inf")):
+        if max_norm != "median" and not (is_finite_number(max_norm) and max_norm > 0):
             raise ValueError(
                 f"max_norm = {max_norm!r} must be a positive finite number or 'median'"
             )
@@ -63,9 +62,7 @@ class NormClipping(Screened):
         if self._sent is None:
             raise RuntimeError("NormClipping.configure_train must run before aggregate_train")
         center = flatten(self._sent).astype(np.float64)
-        # Not numpy.linalg.norm: its last bits depend on the number of threads.
-        squares = [np.sum(np.square(flatten(arrays_of(reply)) - center)) for reply in replies]
-        norms = np.sqrt(np.array(squares, dtype=np.float64))
+        norms = np.array([distance(flatten(arrays_of(reply)), center) for reply in replies])
         bound = float(np.median(norms)) if self.max_norm == "median" else float(self.max_norm)
         metrics["clipping-norm"] = bound
         metrics["update-norms"] = norms.tolist()

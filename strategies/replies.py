@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from logging import WARNING
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,13 @@ def with_one_vote(reply: Message, weighted_by_key: str) -> Message:
     return _with_record(reply, name, MetricRecord({**metrics, weighted_by_key: 1.0}))
 
 
+def weigh(replies: Iterable[Message], weighted_by_key: str, *, weighted: bool) -> list[Message]:
+    """Return the replies as they are to be averaged: one vote each, unless ``weighted``."""
+    if weighted:
+        return list(replies)
+    return [with_one_vote(reply, weighted_by_key) for reply in replies]
+
+
 def _with_record(reply: Message, name: str, record: ArrayRecord | MetricRecord) -> Message:
     content = RecordDict({**reply.content, name: record})
     copy: Message = Message(content=content, metadata=reply.metadata)  # type: ignore[call-overload]
@@ -243,6 +251,11 @@ def _in_order(reply: Message, sent: ArrayRecord | None) -> Message:
     if list(arrays) == order:
         return reply
     return with_arrays(reply, ArrayRecord({name: arrays[name] for name in order}))
+
+
+def is_finite_number(value: object) -> bool:
+    """Tell a setting that is a real, finite number from text, switches, NaN and infinity."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_bool(**values: object) -> None:

@@ -16,9 +16,9 @@ from .replies import (
     has_finite_norm,
     is_floating,
     screen,
+    weigh,
     with_arrays,
     with_dtypes_of,
-    with_one_vote,
 )
 
 
@@ -68,7 +68,7 @@ class Screened(Strategy):
         """Screen the replies, let the wrapped strategy average them, finish the average."""
         screening = screen(replies, self._sent, self.weighted_by_key)
         screening.report()
-        valid = self._weigh(screening.valid)
+        valid = weigh(screening.valid, self.weighted_by_key, weighted=self.weighted)
         own = MetricRecord()
         arrays, metrics = None, None
         if valid:
@@ -120,7 +120,9 @@ class Screened(Strategy):
         """Aggregate the valid evaluation replies as the wrapped strategy does."""
         screening = screen(replies, None, self.weighted_by_key, message_type="evaluate")
         screening.report()
-        return self.strategy.aggregate_evaluate(server_round, self._weigh(screening.valid))
+        return self.strategy.aggregate_evaluate(
+            server_round, weigh(screening.valid, self.weighted_by_key, weighted=self.weighted)
+        )
 
     def _checked(self, arrays: ArrayRecord | None) -> ArrayRecord | None:
         """Give an aggregate the dtypes of the model; refuse it if finite values overflowed."""
@@ -140,8 +142,3 @@ class Screened(Strategy):
             return arrays
         log(WARNING, "%s: the aggregate is not finite", type(self.strategy).__name__)
         return None
-
-    def _weigh(self, replies: Iterable[Message]) -> list[Message]:
-        if self.weighted:
-            return list(replies)
-        return [with_one_vote(reply, self.weighted_by_key) for reply in replies]

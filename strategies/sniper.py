@@ -7,7 +7,6 @@ of clients that are all close to one another.
 import math
 from dataclasses import dataclass
 from logging import INFO, WARNING
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,14 @@ from numpy.typing import NDArray
 from .clique import Clique, maximum_clique
 from .distances import PairwiseDistances
 from .fedavg import FedAvg
-from .replies import Screening, arrays_of, flatten, floating_size, vector_dtype
+from .replies import (
+    Screening,
+    arrays_of,
+    flatten,
+    floating_size,
+    is_finite_number,
+    vector_dtype,
+)
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,5 @@ def _tightest(
 
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if not (number and 0 < value < float("inf")):
+        if not (is_finite_number(value) and value > 0):
             raise ValueError(f"{name} = {value!r} must be a positive finite number")
