@@ -1,6 +1,6 @@
 """The configuration: its schema, its checks, and the one error that bad input becomes."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,25 +51,79 @@ class EngineConfig:
 
 
 @dataclass
-class Config:
-    """The top level; ``strategy``, ``attack`` and ``model`` are built from their ``_target_``."""
+class CommonConfig:
+    """The keys that every protocol has."""
 
     name: str = MISSING
     seed: int = MISSING
-    num_clients: int = MISSING
-    num_rounds: int = MISSING
     round_timeout: float = MISSING
     floor: bool = MISSING
     resume: bool = MISSING
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def check(self) -> None:
+        """Refuse values that are out of range.
+
+        Raises
+        ------
+        UserError
+            Naming the first key at fault.
+        """
+        engine = self.engine
+        check_least(
+            ("seed", self.seed, 0),
+            ("engine.num_workers", engine.num_workers, 1),
+            ("engine.gpus_per_client", engine.gpus_per_client, 0),
+        )
+        for key, number in [
+            ("round_timeout", self.round_timeout),
+            ("engine.cpus_per_client", engine.cpus_per_client),
+        ]:
+            if not 0 < number < float("inf"):
+                raise UserError(f"{key}={number}: allowed is more than 0")
+        if engine.kind == "local" and (engine.num_workers not in (None, 1) or engine.address):
+            raise UserError(
+                f"engine.num_workers={engine.num_workers}, engine.address={engine.address}: allowed "
+                "with engine=local are 1 and null"
+            )
+        if engine.kind not in ("ray", "local"):
+            raise UserError(f"engine.kind={engine.kind}: allowed are ray, local")
+
+
+@dataclass
+class Config(CommonConfig):
+    """Horizontal; ``strategy``, ``attack`` and ``model`` are built from their ``_target_``."""
+
+    num_clients: int = MISSING
+    num_rounds: int = MISSING
     training: TrainingConfig = field(default_factory=TrainingConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
     strategy: Any = MISSING
     attack: Any = MISSING
     model: Any = MISSING
 
+    def check(self) -> None:
+        """Refuse values that are out of range."""
+        super().check()
+        training, digits = self.training, self.dataset.digits
+        check_least(
+            ("num_clients", self.num_clients, 1),
+            ("num_rounds", self.num_rounds, 1),
+            ("training.batch_size", training.batch_size, 1),
+            ("training.epochs", training.epochs, 1),
+            ("training.learning_rate", training.learning_rate, 0),
+            ("training.decay", training.decay, 0),
+            ("training.weight_decay", training.weight_decay, 0),
+            ("dataset.test_samples_per_class", self.dataset.test_samples_per_class, 1),
+        )
+        different = set(digits)
+        if len(different) < 2 or len(different) < len(digits) or not different <= set(range(10)):
+            raise UserError(
+                f"dataset.digits={digits}: allowed are two or more different digits 0 to 9"
+            )
 
-ConfigStore.instance().store(name="schema", node=Config)
+
+ConfigStore.instance().store(name="horizontal_schema", node=Config)
 
 
 def conf_directory() -> Path:
@@ -79,8 +133,8 @@ def conf_directory() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def load(config: DictConfig) -> Config:
-    """Turn Hydra's config into the typed one, checked value by value.
+def load(config: DictConfig) -> CommonConfig:
+    """Turn Hydra's config into the typed one of its protocol, checked value by value.
 
     Raises
     ------
@@ -91,50 +145,32 @@ def load(config: DictConfig) -> Config:
         loaded = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
-    assert isinstance(loaded, Config)
-    training, dataset, engine = loaded.training, loaded.dataset, loaded.engine
-    for prefix, schema in [
-        ("", Config),
-        ("training.", TrainingConfig),
-        ("dataset.", DatasetConfig),
-        ("engine.", EngineConfig),
-    ]:
-        known = {f.name for f in fields(schema)}
-        given = OmegaConf.select(config, prefix[:-1]) if prefix else config
-        for key in sorted(map(str, given.keys() - known)):
-            raise UserError(f"{prefix}{key}: unknown key; allowed are {', '.join(sorted(known))}")
-    for key, number, least in [
-        ("seed", loaded.seed, 0),
-        ("num_clients", loaded.num_clients, 1),
-        ("num_rounds", loaded.num_rounds, 1),
-        ("training.batch_size", training.batch_size, 1),
-        ("training.epochs", training.epochs, 1),
-        ("dataset.test_samples_per_class", dataset.test_samples_per_class, 1),
-        ("engine.num_workers", engine.num_workers, 1),
-        ("training.learning_rate", training.learning_rate, 0),
-        ("training.decay", training.decay, 0),
-        ("training.weight_decay", training.weight_decay, 0),
-        ("engine.gpus_per_client", engine.gpus_per_client, 0),
-    ]:
+    assert isinstance(loaded, CommonConfig)
+    _check_keys("", config, loaded)
+    loaded.check()
+    return loaded
+
+
+def _check_keys(prefix: str, given: DictConfig, loaded: Any) -> None:
+    known = {f.name for f in fields(loaded)}
+    for key in sorted(map(str, given.keys() - known)):
+        raise UserError(f"{prefix}{key}: unknown key; allowed are {', '.join(sorted(known))}")
+    for key in sorted(known):
+        if is_dataclass(value := getattr(loaded, key)):
+            _check_keys(f"{prefix}{key}.", given[key], value)
+
+
+def check_least(*bounds: tuple[str, float | None, float]) -> None:
+    """Refuse numbers, given as (key, number or None, least), that are below their least.
+
+    Raises
+    ------
+    UserError
+        Naming the first.
+    """
+    for key, number, least in bounds:
         if number is not None and not least <= number < float("inf"):
             raise UserError(f"{key}={number}: allowed is {least} or more")
-    for key, number in [
-        ("round_timeout", loaded.round_timeout),
-        ("engine.cpus_per_client", engine.cpus_per_client),
-    ]:
-        if not 0 < number < float("inf"):
-            raise UserError(f"{key}={number}: allowed is more than 0")
-    digits = dataset.digits
-    if len(set(digits)) < 2 or len(set(digits)) < len(digits) or not set(digits) <= set(range(10)):
-        raise UserError(f"dataset.digits={digits}: allowed are two or more different digits 0 to 9")
-    if engine.kind == "local" and (engine.num_workers not in (None, 1) or engine.address):
-        raise UserError(
-            f"engine.num_workers={engine.num_workers}, engine.address={engine.address}: allowed "
-            "with engine=local are 1 and null"
-        )
-    if engine.kind not in ("ray", "local"):
-        raise UserError(f"engine.kind={engine.kind}: allowed are ray, local")
-    return loaded
 
 
 def build(key: str, node: Any, **arguments: Any) -> Any:

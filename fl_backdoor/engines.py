@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterable
 
@@ -113,11 +114,7 @@ class LocalGrid(Grid):
 
 def _copied(content: RecordDict) -> RecordDict:
     """Copy the records, so that a client cannot change what others receive."""
-    return RecordDict(
-        {name: ArrayRecord(dict(record)) for name, record in content.array_records.items()}
-        | {name: MetricRecord(dict(record)) for name, record in content.metric_records.items()}
-        | {name: ConfigRecord(dict(record)) for name, record in content.config_records.items()}
-    )
+    return RecordDict({name: type(record)(dict(record)) for name, record in content.items()})  # type: ignore[arg-type]
 
 
 def launch(
@@ -172,6 +169,22 @@ def launch(
         num_supernodes=num_clients,
         backend_config={"client_resources": resources},  # type: ignore[dict-item]
     )
+
+
+def wait_for_nodes(grid: Grid, count: int, timeout: float, key: str) -> list[int]:
+    """Wait until enough nodes have connected, and return their ids.
+
+    Raises
+    ------
+    UserError
+        Naming the key that asks for so many.
+    """
+    deadline = time.monotonic() + timeout
+    while len(nodes := list(grid.get_node_ids())) < count:
+        if time.monotonic() > deadline:
+            raise UserError(f"{key}={count}: only {len(nodes)} nodes connected")
+        time.sleep(0.1)
+    return nodes
 
 
 def _start_ray(engine: EngineConfig) -> int:

@@ -4,7 +4,7 @@ import platform
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from strategies.replies import Screening, arrays_of, flatten, metrics_of, screen
 
 from . import __version__
 from .config import Config, build
-from .engines import launch
+from .engines import launch, wait_for_nodes
 from .errors import UserError
 from .federation import CLEAN_TWIN, Federation, make_client_app, resolve_data
 from .metrics import detection, distance_statistics, evaluate
@@ -187,14 +187,19 @@ class Run:
             "attack": config.attack,
             "data": self.federation.data.description,
             "seconds": sum(row["seconds_round"] for row in self.directory.rows),
-            "versions": {
-                "python": platform.python_version(),
-                "fl-backdoor": __version__,
-                **{name: version(name) for name in ("flwr", "torch", "numpy")},
-            },
+            "versions": versions(),
         }
         self.directory.finish(summary)
         return summary
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
+    return {
+        "python": platform.python_version(),
+        "fl-backdoor": __version__,
+        **{name: version(name) for name in ("flwr", "torch", "numpy")},
+    }
 
 
 def run(config: Config, path: Path, display: Display) -> Summary:
@@ -206,7 +211,7 @@ def run(config: Config, path: Path, display: Display) -> Summary:
         On bad input, before any training starts.
     """
     if config.resume:
-        config.dataset.source, config.dataset.root = stored_source(path, config.dataset)
+        config.dataset = replace(config.dataset, **stored_source(path, asdict(config.dataset)))
     config = resolve_data(config)
     federation = Federation(config)
     display.line(f"Data: {federation.data.description}")
@@ -243,11 +248,7 @@ def enrol(grid: Grid, config: Config) -> dict[int, int]:
     UserError
         If a node fails to answer, or the partitions are not 0 to N-1.
     """
-    deadline = time.monotonic() + config.round_timeout
-    while len(nodes := list(grid.get_node_ids())) < config.num_clients:
-        if time.monotonic() > deadline:
-            raise UserError(f"num_clients={config.num_clients}: only {len(nodes)} nodes connected")
-        time.sleep(0.1)
+    nodes = wait_for_nodes(grid, config.num_clients, config.round_timeout, "num_clients")
     messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
     partitions: dict[int, int] = {}
     for reply in grid.send_and_receive(messages, timeout=config.round_timeout):

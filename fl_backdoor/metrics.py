@@ -40,10 +40,10 @@ def evaluate(
     victims = attack.victims(labels, digits)
     triggered = attack.triggered(images[victims])
     attacked = output[victims] if triggered is None else _forward(model, triggered)
-    hits = _predict(attacked) == digits.index(attack.target)
+    hits = predict(attacked) == digits.index(attack.target)
     return {
         "loss": float(functional.cross_entropy(output, labels)),
-        "main_accuracy": float((_predict(output) == labels).double().mean()),
+        "main_accuracy": float((predict(output) == labels).double().mean()),
         "attack_success_rate": float(hits.double().mean()),
     }
 
@@ -115,7 +115,8 @@ def detection(
     return (caught / total if total else None, caught / possible if possible else None)
 
 
-def _predict(output: Tensor) -> Tensor:
+def predict(output: Tensor) -> Tensor:
+    """Return the class of each row of logits ``(n, C)``; -1 for a row that holds NaN."""
     # argmax takes NaN for the largest value: a broken model would seem to say class 0.
     return output.argmax(dim=1).where(~output.isnan().any(dim=1), -1)
 

@@ -14,6 +14,13 @@ from .config import Config
 from .results import Row, RunDirectory
 
 
+CURVES = {
+    "main accuracy": ("main_accuracy", "tab:blue", "-"),
+    "attack success rate": ("attack_success_rate", "tab:red", "-"),
+    "its floor (clean twin)": ("attack_success_floor", "tab:gray", "--"),
+}
+
+
 class Display:
     """The terminal side of a run.
 
@@ -28,8 +35,8 @@ class Display:
     def __init__(self, console: Console, prefix: str = "") -> None:
         self.console = console
         self.prefix = prefix
+        self.total = 0
         self._progress: Progress | None = None
-        self._rounds = 0
 
     def line(self, text: str) -> None:
         """Print one line as it is."""
@@ -40,14 +47,14 @@ class Display:
         who = f"{len(attackers)} attackers {list(attackers)}" if attackers else "no attackers"
         self.line(
             f"Setting: {config.num_clients} clients, {who}; {attack}; strategy "
-            f"{_class_name(config.strategy)}; {config.num_rounds} rounds; "
+            f"{class_name(config.strategy)}; {config.num_rounds} rounds; "
             f"engine {config.engine.kind}; seed {config.seed}"
         )
 
-    def begin(self, name: str, num_rounds: int, rows: list[Row]) -> None:
-        """Start the progress of one training, from the rounds that are there already."""
-        self._rounds = num_rounds
-        self.line(f"{name}" + (f" (resumed after round {len(rows)})" if rows else ""))
+    def begin(self, name: str, total: int, rows: list[Row]) -> None:
+        """Start the progress of one training, from the rounds or epochs that are there already."""
+        self.total = total
+        self.line(name + (f" (resumed after {len(rows)} of {total})" if rows else ""))
         if self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -58,13 +65,19 @@ class Display:
                 transient=True,
             )
             self._progress.start()
-            self._progress.add_task("rounds", total=num_rounds, completed=len(rows))
+            self._progress.add_task("training", total=total, completed=len(rows))
 
     def round(self, row: Row) -> None:
-        """Print a finished round."""
+        """Print a finished round or epoch."""
+        self.line(self.text(row))
+        if self._progress is not None:
+            self._progress.advance(self._progress.task_ids[0])
+
+    def text(self, row: Row) -> str:
+        """Write a finished round."""
         floor = row["attack_success_floor"]
         text = (
-            f"  round {row['round']:>{len(str(self._rounds))}}/{self._rounds}"
+            f"  round {row['round']:>{len(str(self.total))}}/{self.total}"
             f"  loss {'-' if row['loss'] is None else format(row['loss'], '.4f')}"
             f"  accuracy {percent(row['main_accuracy']):>6}"
             f"  attack success {percent(row['attack_success_rate']):>6}"
@@ -76,9 +89,7 @@ class Display:
         for what in ("invalid", "failed"):
             if row[what]:
                 text += f"  {what} {_clients(row[what])}"
-        self.line(f"{text}  {row['seconds_round']:.1f} s")
-        if self._progress is not None:
-            self._progress.advance(self._progress.task_ids[0])
+        return f"{text}  {row['seconds_round']:.1f} s"
 
     def end(self) -> None:
         """Take the progress bar away."""
@@ -88,7 +99,7 @@ class Display:
 
     def result(self, summary: dict[str, Any], directory: RunDirectory) -> None:
         """Draw the figures and print the table of a complete run."""
-        draw_rounds(directory.rows, directory.path / "rounds.png", summary["name"])
+        draw_curves(directory.rows, directory.path / "rounds.png", summary["name"], "round", CURVES)
         distances = np.load(directory.path / "distances.npy")
         if np.isfinite(distances).any():
             draw_distances(
@@ -129,20 +140,29 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}%"
 
 
-def draw_rounds(rows: list[Row], path: Path, title: str) -> None:
-    """Draw main accuracy, attack success rate and its floor over the rounds."""
+def draw_curves(
+    rows: list[Row], path: Path, title: str, unit: str, curves: dict[str, tuple[str, str, str]]
+) -> None:
+    """Draw measures over the rounds or epochs; those that are missing are left out.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Metrics of each round or epoch, numbered under the key ``unit``.
+    path : Path
+        PNG file to write.
+    title, unit : str
+        What was run, and what the rows are.
+    curves : dict from label to (key, color, line style)
+        What to draw.
+    """
     figure, axes = new_axes(6.4, 3.6)
-    rounds = [row["round"] for row in rows]
-    curves = {
-        "main accuracy": ("main_accuracy", "tab:blue", "-"),
-        "attack success rate": ("attack_success_rate", "tab:red", "-"),
-        "its floor (clean twin)": ("attack_success_floor", "tab:gray", "--"),
-    }
+    numbers = [row[unit] for row in rows]
     for label, (key, color, line) in curves.items():
         values = [row[key] for row in rows]
         if None not in values:
-            axes.plot(rounds, np.array(values) * 100, line, color=color, marker=".", label=label)
-    axes.set(xlabel="round", ylabel="%", ylim=(-3, 103), title=title)
+            axes.plot(numbers, np.array(values) * 100, line, color=color, marker=".", label=label)
+    axes.set(xlabel=unit, ylabel="%", ylim=(-3, 103), title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="center right")
     save_figure(figure, path)
@@ -211,10 +231,11 @@ def save_figure(figure: Any, path: Path) -> None:
     temporary.replace(path)
 
 
-def _class_name(node: dict[str, Any]) -> str:
+def class_name(node: dict[str, Any]) -> str:
+    """Name what a config node builds, and what that wraps."""
     name = str(node["_target_"]).rpartition(".")[2]
     inner = node.get("strategy")
-    return f"{name}({_class_name(inner)})" if inner else name
+    return f"{name}({class_name(inner)})" if inner else name
 
 
 def _clients(clients: list[int]) -> str:

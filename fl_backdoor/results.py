@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from .config import DatasetConfig
 from .errors import UserError
 
 Row = dict[str, Any]
@@ -29,9 +28,9 @@ UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
 class RunDirectory:
     """Results of one run.
 
-    ``config.json`` the resolved configuration, ``metrics.jsonl`` one row a round,
-    ``model.safetensors`` the newest global model with its round, ``distances.npy`` the pairwise
-    distances of the last round, ``summary.json`` once the run is complete.
+    ``config.json`` the resolved configuration, ``metrics.jsonl`` one row a round or epoch,
+    ``model.safetensors`` the newest model with its round or epoch, ``summary.json`` once the run
+    is complete; horizontally also ``distances.npy``, the pairwise distances of the last round.
 
     Parameters
     ----------
@@ -41,6 +40,8 @@ class RunDirectory:
         The resolved configuration.
     resume : bool
         Continue from what the folder holds; without it a folder that holds a run is refused.
+    unit : {"round", "epoch"}
+        What the rows are; each has its number, counted from 1, under this key.
 
     Raises
     ------
@@ -48,8 +49,11 @@ class RunDirectory:
         If the folder holds another run, or one of another configuration, or cannot be written.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], *, resume: bool, unit: str = "round"
+    ) -> None:
         self.path = path
+        self.unit = unit
         try:
             path.mkdir(parents=True, exist_ok=True)
             probe = path / ".writable"
@@ -93,7 +97,7 @@ class RunDirectory:
         # safetensors stores memory as it lies, and sorts the names: both must be put right.
         tensors = {name: np.asarray(array.numpy(), order="C") for name, array in arrays.items()}
         # One entry of metadata: safetensors writes several in random order, other bytes each time.
-        note = json.dumps({"round": row["round"], "order": list(tensors)})
+        note = json.dumps({self.unit: row[self.unit], "order": list(tensors)})
         _write(self.path / MODEL, save(tensors, metadata={"fl-backdoor": note}))
 
     def save_distances(self, distances: NDArray[np.float64]) -> None:
@@ -130,7 +134,7 @@ class RunDirectory:
         try:
             with safe_open(model, framework="numpy") as file:
                 note = json.loads(file.metadata()["fl-backdoor"])
-                done = int(note["round"])
+                done = int(note[self.unit])
                 tensors = {name: file.get_tensor(name) for name in note["order"]}
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{model}: cannot be read ({error})") from error
@@ -141,18 +145,18 @@ class RunDirectory:
             self.rows = [dict(json.loads(line)) for line in lines]
         except (OSError, TypeError, ValueError) as error:
             raise UserError(f"{rows}: cannot be read ({error})") from error
-        if [row.get("round") for row in self.rows] != list(range(1, done + 1)):
-            raise UserError(f"{rows}: {len(self.rows)} rows, but {model} is of round {done}")
+        if [row.get(self.unit) for row in self.rows] != list(range(1, done + 1)):
+            raise UserError(f"{rows}: {len(self.rows)} rows, but {model} is of {self.unit} {done}")
         _write(rows, "".join(line + "\n" for line in lines).encode())
 
 
-def stored_source(path: Path, dataset: DatasetConfig) -> tuple[str, str | None]:
+def stored_source(path: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data source that a run to resume was started with, if ``auto`` found it."""
     stored = path / CONFIG
-    if dataset.source != "auto" or not stored.exists():
-        return dataset.source, dataset.root
+    if dataset.get("source") != "auto" or not stored.exists():
+        return {}
     before = _read_json(stored).get("dataset", {})
-    return before.get("source", dataset.source), before.get("root", dataset.root)
+    return {key: before[key] for key in ("source", "root") if key in before}
 
 
 def _finite(value: Any) -> Any:

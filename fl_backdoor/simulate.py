@@ -16,10 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from .config import conf_directory, load, one_line
+from .config import Config, conf_directory, load, one_line
 from .errors import UserError
 from .experiment import run
 from .report import Display, show_warnings
+from .vertical.config import VerticalConfig
+from .vertical.experiment import run as run_vertical
+from .vertical.report import VerticalDisplay
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
@@ -31,7 +34,11 @@ def simulate(config: DictConfig) -> None:
     try:
         settings = HydraConfig.get()
         prefix = f"[{settings.job.num}] " if settings.mode == RunMode.MULTIRUN else ""
-        run(load(config), Path(settings.runtime.output_dir), Display(console, prefix))
+        loaded, path = load(config), Path(settings.runtime.output_dir)
+        if isinstance(loaded, VerticalConfig):
+            run_vertical(loaded, path, VerticalDisplay(console, prefix))
+        elif isinstance(loaded, Config):
+            run(loaded, path, Display(console, prefix))
     except (UserError, OSError) as error:
         # Raised through Hydra, it would get a second line of Hydra's own.
         _fail(error)

@@ -1,0 +1,72 @@
+"""A gradient replacement that works: along one direction, through the trigger's weights only.
+
+Algorithm 2 of Liu, Yi, Chen 2020 either fades, as the target row is learned and g_rec vanishes,
+or runs away and takes the main task with it: its push on poisoned rows also moves all weights
+that clean rows need. This variant removes both causes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .gradient_replacement import GradientReplacementParty
+
+
+class LocalizedReplacementParty(GradientReplacementParty):
+    """Replace by gamma * g_rec / |g_rec|, and let it move nothing but the trigger's weights.
+
+    For poisoned rows only the columns of the first dense layer that the trigger's features feed
+    are updated; the rest of the model learns from the other rows as an honest party's does.
+
+    Parameters
+    ----------
+    model, train, test
+        As for `PassiveParty`; the first weight of the model must have a column for each feature.
+    trigger_columns : sequence of int
+        The features that make up the trigger.
+    **options
+        Arguments of `GradientReplacementParty`.
+
+    Raises
+    ------
+    ValueError
+        If the model does not start with a dense layer.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Tensor,
+        test: Tensor,
+        *,
+        trigger_columns: list[int],
+        **options: Any,
+    ) -> None:
+        super().__init__(model, train, test, **options)
+        first = self.parameters[0]
+        if first.ndim != 2 or first.shape[1] != train.shape[1]:
+            raise ValueError(
+                f"the first parameter of the bottom model is {tuple(first.shape)}; this attack "
+                f"needs a dense layer over the {train.shape[1]} features first"
+            )
+        self.trigger_columns = list(trigger_columns)
+
+    def push(self, g_rec: Tensor) -> Tensor:
+        """Return gamma * g_rec / |g_rec|, which does not fade as the target row is learned."""
+        return super().push(functional.normalize(g_rec, dim=0))
+
+    def parameter_gradients(
+        self, rows: Tensor, activations: Tensor, gradient: Tensor
+    ) -> list[Tensor]:
+        """Return the gradients of the other rows, and the trigger's part of the poisoned ones."""
+        poisoned = self.is_poisoned[rows][:, None]
+        if not poisoned.any():
+            return super().parameter_gradients(rows, activations, gradient)
+        (push,) = torch.autograd.grad(
+            activations, self.parameters[:1], gradient * poisoned, retain_graph=True
+        )
+        along = super().parameter_gradients(rows, activations, gradient * ~poisoned)
+        along[0][:, self.trigger_columns] += push[:, self.trigger_columns]
+        return along

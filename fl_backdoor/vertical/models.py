@@ -1,0 +1,57 @@
+"""Bottom models of the passive parties."""
+
+import torch
+from torch import Tensor, nn
+
+
+class DenseBottom(nn.Module):
+    """A dense layer with ReLU and, if asked, a projection to class scores.
+
+    Liu, Yi, Chen 2020, section 7.1. Weights are drawn from Glorot's uniform distribution, biases
+    are 0: the defaults of the TensorFlow 2 that the paper used.
+
+    Parameters
+    ----------
+    features : int
+        d_k, the size of the party's block.
+    num_classes : int
+        C, the size of the projection.
+    hidden : int
+        Nodes of the dense layer.
+    projection : bool
+        Whether to project: needed where the active party only adds.
+    seed : int
+        Decides the weights.
+
+    Raises
+    ------
+    ValueError
+        If ``hidden`` is less than 1.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        num_classes: int,
+        *,
+        hidden: int = 32,
+        projection: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"hidden = {hidden} must be 1 or more")
+        layers: list[nn.Module] = [nn.Linear(features, hidden), nn.ReLU()]
+        if projection:
+            layers.append(nn.Linear(hidden, num_classes))
+        self.layers = nn.Sequential(*layers)
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features ``(b, d_k)`` to activations H^k ``(b, m_k)``."""
+        activations: Tensor = self.layers(features)
+        return activations

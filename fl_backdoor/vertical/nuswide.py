@@ -1,0 +1,298 @@
+"""NUS-WIDE in its official files: image features at one party, tags at the other."""
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from . import synthetic_nuswide as synthetic
+from .data import Block, Labels, Rows, VerticalData
+from .standardize import standardize
+
+SOURCES: Final = ("auto", "files", "synthetic")
+
+# Columns of the image features' files, by name of the feature.
+IMAGE_FILES: Final = {"CH": 64, "CM55": 225, "CORR": 144, "EDH": 73, "WT": 128}
+WIDTHS: Final = (synthetic.IMAGE_FEATURES, synthetic.TAGS)
+SPLITS: Final = ("Train", "Test")
+
+# Rows that pandas parses at a time: a tag file of 161,789 rows is never in memory at once.
+_CHUNK: Final = 4_096
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
+
+
+@dataclass(kw_only=True)
+class NusWide(VerticalData):
+    """The rows that have exactly one of the chosen classes; party 0 images, party 1 tags.
+
+    The official layout below `root`: ``Groundtruth/TrainTestLabels/Labels_{label}_Train.txt``,
+    ``Low_Level_Features/Train_Normalized_{CH,CM55,CORR,EDH,WT}.dat``,
+    ``NUS_WID_Tags/Train_Tags1k.dat`` and the same with Test. Which rows are chosen follows from
+    the labels, so `block` reads the label files too. A row's id is its number in the files.
+
+    Attributes
+    ----------
+    source : {"auto", "files", "synthetic"}
+        ``auto``: the files in `root`, or else in the folder nuswide under
+        ``$FL_BACKDOOR_DATA`` if it has Groundtruth, or else ``synthetic``: the stand-in of
+        `fl_backdoor.vertical.synthetic_nuswide`.
+    root : str or None
+        Folder of the official files.
+    classes : list of str
+        The labels to choose, names of label files.
+    standardize : bool
+        Give the image features mean 0 and standard deviation 1, fitted on the training rows.
+    synthetic_train, synthetic_test : int
+        Rows of the stand-in; Table 1 of the paper has 60,000 and 40,000.
+    trigger : list of int
+        Features in the trigger party's block; negative ones count from its end.
+    """
+
+    source: str = "auto"
+    root: str | None = None
+    classes: list[str] = field(default_factory=lambda: list(synthetic.CLASSES))
+    standardize: bool = False
+    synthetic_train: int = synthetic.ROWS["train"]
+    synthetic_test: int = synthetic.ROWS["test"]
+    trigger: list[Any] = field(default_factory=lambda: [-1])
+
+    def __post_init__(self) -> None:
+        """Check the keys that need no file."""
+        super().__post_init__()
+        if self.source not in SOURCES:
+            raise UserError(f"dataset.source={self.source}: allowed is {', '.join(SOURCES)}")
+        if self.root is not None and self.source == "synthetic":
+            raise UserError(
+                f"dataset.root={self.root}: allowed is null with dataset.source=synthetic"
+            )
+        if len(set(self.classes)) < len(self.classes) or len(self.classes) < 2:
+            raise UserError(
+                f"dataset.classes={self.classes}: allowed are two or more different labels"
+            )
+        for split, rows in synthetic.ROWS.items():
+            key, value = f"synthetic_{split}", getattr(self, f"synthetic_{split}")
+            if not len(synthetic.CLASSES) <= value <= rows:
+                raise UserError(
+                    f"dataset.{key}={value}: allowed are {len(synthetic.CLASSES)} to {rows}"
+                )
+
+    def settle(self) -> dict[str, Any]:
+        """Decide between the official files and the stand-in."""
+        source, root = self._resolved()
+        return {"source": source, "root": root}
+
+    def _resolved(self) -> tuple[str, str | None]:
+        if self.root is not None:
+            return "files", self.root
+        data = os.environ.get("FL_BACKDOOR_DATA")
+        folder = Path(data, "nuswide") if data else None
+        if self.source != "synthetic" and folder and (folder / "Groundtruth").is_dir():
+            return "files", str(folder)
+        if self.source == "files":
+            raise UserError(
+                "dataset.source=files: needs dataset.root, the folder of the official NUS-WIDE "
+                "files, or the folder nuswide under $FL_BACKDOOR_DATA"
+            )
+        if tuple(self.classes) != synthetic.CLASSES:
+            raise UserError(
+                f"dataset.classes={self.classes}: allowed with the synthetic stand-in is "
+                f"{list(synthetic.CLASSES)}"
+            )
+        return "synthetic", None
+
+    @property
+    def num_parties(self) -> int:
+        """Two: the image features and the tags."""
+        return len(WIDTHS)
+
+    def block(self, party: int) -> Block:
+        """Load the image features (party 0) or the tags (party 1)."""
+        scaled = self.standardize and party == 0
+        source, root = self._resolved()
+        if source == "synthetic":
+            return _synthetic_block(party, scaled, self.synthetic_train, self.synthetic_test)
+        assert root is not None
+        return _block(root, tuple(self.classes), party, scaled)
+
+    def labels(self) -> Labels:
+        """Load the labels of the chosen rows."""
+        source, root = self._resolved()
+        if source == "synthetic":
+            return _synthetic_labels(self.synthetic_train, self.synthetic_test)
+        assert root is not None
+        train, test = (_chosen(root, split, tuple(self.classes)) for split in SPLITS)
+        return Labels(
+            torch.from_numpy(train.labels),
+            torch.from_numpy(test.labels),
+            tuple(self.classes),
+            Rows.of(train.rows),
+            Rows.of(test.rows),
+        )
+
+    def describe(self) -> str:
+        """Name the origin of the rows and count them."""
+        source, root = self._resolved()
+        labels = self.labels()
+        counts = f"{len(labels.train):,} train + {len(labels.test):,} test rows"
+        if source == "synthetic":
+            return f"synthetic NUS-WIDE stand-in, {counts}, invented features (not NUS-WIDE)"
+        return f"NUS-WIDE, one of {' '.join(self.classes)}, {counts}, from {root}"
+
+    def trigger_columns(self) -> list[int]:
+        """Return the trigger's columns, from 0."""
+        width = WIDTHS[self.trigger_party]
+        for index in self.trigger:
+            if type(index) is not int or not -width <= index < width:
+                raise UserError(
+                    f"dataset.trigger={self.trigger}: {index} is no feature of party "
+                    f"{self.trigger_party}; allowed are {-width} to {width - 1}"
+                )
+        return [index % width for index in self.trigger]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The rows of a split that have exactly one of the classes."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    total: int
+    """Rows in the files."""
+
+
+@lru_cache(maxsize=4)
+def _chosen(root: str, split: str, classes: tuple[str, ...]) -> _Chosen:
+    folder = Path(root)
+    columns: list[NDArray[np.uint8]] = []
+    for name in classes:
+        path = folder / "Groundtruth" / "TrainTestLabels" / f"Labels_{name}_{split}.txt"
+        parts = list(_parts(folder, path, 1, np.uint8))
+        column = np.concatenate(parts)[:, 0] if parts else np.empty(0, np.uint8)
+        if columns and len(column) != len(columns[0]):
+            raise _damaged(
+                folder,
+                path,
+                f"{len(column)} rows, allowed is {len(columns[0])}, as for {classes[0]}",
+            )
+        columns.append(column)
+    table = np.stack(columns, axis=1)
+    rows = np.flatnonzero(table.sum(axis=1) == 1)
+    if not len(rows):
+        raise _damaged(
+            folder,
+            folder / "Groundtruth" / "TrainTestLabels",
+            f"no {split} row has exactly one of {' '.join(classes)}, allowed is one or more",
+        )
+    return _Chosen(rows, table[rows].argmax(axis=1), len(table))
+
+
+@lru_cache(maxsize=4)
+def _block(root: str, classes: tuple[str, ...], party: int, scaled: bool) -> Block:
+    chosen = [_chosen(root, split, classes) for split in SPLITS]
+    train, test = (
+        _features(Path(root), split, party, part)
+        for split, part in zip(SPLITS, chosen, strict=True)
+    )
+    if scaled:
+        standardize(train, test)
+    rows = (Rows.of(part.rows) for part in chosen)
+    return Block(torch.from_numpy(train), torch.from_numpy(test), *rows)
+
+
+def _features(folder: Path, split: str, party: int, chosen: _Chosen) -> NDArray[np.float32]:
+    """Read the party's files side by side, keeping the chosen rows."""
+    files: dict[Path, tuple[int, type[np.generic]]]
+    if party == 0:
+        names = {name: f"{split}_Normalized_{name}.dat" for name in IMAGE_FILES}
+        files = {
+            folder / "Low_Level_Features" / names[name]: (width, np.float64)
+            for name, width in IMAGE_FILES.items()
+        }
+    else:
+        files = {folder / "NUS_WID_Tags" / f"{split}_Tags1k.dat": (WIDTHS[1], np.uint8)}
+    features = np.empty((len(chosen.rows), WIDTHS[party]), np.float32)
+    column = 0
+    for path, (width, kind) in files.items():
+        start = 0
+        for part in _parts(folder, path, width, kind):
+            # The chosen rows of this part, as rows of the files and of the features.
+            first, last = np.searchsorted(chosen.rows, [start, start + len(part)])
+            features[first:last, column : column + width] = part[chosen.rows[first:last] - start]
+            start += len(part)
+        if start != chosen.total:
+            raise _damaged(
+                folder, path, f"{start} rows, allowed is {chosen.total}, as in the {split} labels"
+            )
+        column += width
+    return features
+
+
+def _parts(folder: Path, path: Path, width: int, kind: type[np.generic]) -> Iterator[NDArray[Any]]:
+    """Read a file of numbers without a header, some rows at a time; uint8 means 0 or 1."""
+    most, allowed = (1, "0 or 1") if kind is np.uint8 else (_LARGEST, "a finite number")
+    start = 0
+    try:
+        # Any white space: tags are separated by tabs, and lines may end in a separator.
+        with pd.read_csv(
+            path, sep=r"\s+", header=None, dtype=kind, quoting=csv.QUOTE_NONE, chunksize=_CHUNK
+        ) as chunks:
+            for chunk in chunks:
+                part = chunk.to_numpy()
+                if part.shape[1] != width:
+                    raise _damaged(folder, path, f"{part.shape[1]} columns, allowed is {width}")
+                bad = ~(np.abs(part) <= most)
+                if bad.any():
+                    row, column = np.argwhere(bad)[0]
+                    raise _damaged(
+                        folder,
+                        path,
+                        f"row {start + row}, column {column} is {part[row, column]}, allowed is "
+                        f"{allowed} in each of {width} columns",
+                    )
+                yield part
+                start += len(part)
+    except FileNotFoundError as error:
+        raise _damaged(folder, path, f"is missing, allowed is {width} columns") from error
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise _damaged(
+            folder,
+            path,
+            f"cannot be read after row {start} ({reason}), allowed is {allowed} in each of "
+            f"{width} columns",
+        ) from error
+
+
+def _damaged(folder: Path, path: Path, what: str) -> UserError:
+    return UserError(f"dataset.root={folder}: {path.relative_to(folder)}: {what}")
+
+
+@lru_cache(maxsize=4)
+def _synthetic_block(party: int, scaled: bool, train_rows: int, test_rows: int) -> Block:
+    draw = (synthetic.images, synthetic.tags)[party]
+    train, test = draw("train", train_rows), draw("test", test_rows)
+    if scaled:
+        standardize(train, test)
+    rows = Rows.of(range(train_rows)), Rows.of(range(test_rows))
+    return Block(torch.from_numpy(train), torch.from_numpy(test), *rows)
+
+
+@lru_cache(maxsize=2)
+def _synthetic_labels(train_rows: int, test_rows: int) -> Labels:
+    return Labels(
+        torch.from_numpy(synthetic.labels("train", train_rows)),
+        torch.from_numpy(synthetic.labels("test", test_rows)),
+        synthetic.CLASSES,
+        Rows.of(range(train_rows)),
+        Rows.of(range(test_rows)),
+    )

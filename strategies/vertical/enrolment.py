@@ -1,0 +1,107 @@
+"""Who takes part, and whether all parties hold the same rows in the same order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+
+class ProtocolError(RuntimeError):
+    """A party that cannot take part: the message is one line that names it."""
+
+
+@dataclass(frozen=True)
+class Party:
+    """What a passive party says of itself.
+
+    Attributes
+    ----------
+    node : int
+        Flower's node id.
+    outputs : int
+        m_k, the values that it sends for a row.
+    features : int
+        d_k, the size of its block.
+    """
+
+    node: int
+    outputs: int
+    features: int
+
+
+def enrol(
+    grid: Grid,
+    num_parties: int,
+    rows: Mapping[str, tuple[int, str]],
+    *,
+    timeout: float,
+    config: Mapping[str, bool] | None = None,
+) -> list[Party]:
+    """Ask every node which passive party it is, and compare its rows with those of the labels.
+
+    Parameters
+    ----------
+    grid : Grid
+        The federation; all its nodes must be passive parties.
+    num_parties : int
+        K.
+    rows : mapping of "train" and "test" to (count, digest)
+        The rows that the labels belong to.
+    timeout : float
+        Seconds to wait for the answers.
+    config : mapping, optional
+        Sent with the messages.
+
+    Returns
+    -------
+    list of Party
+        Party 0 to K-1.
+
+    Raises
+    ------
+    ProtocolError
+        If a node does not answer, the parties are not 0 to K-1, or rows are not aligned.
+    """
+    messages = [
+        Message(RecordDict({"config": ConfigRecord(dict(config or {}))}), node, MessageType.QUERY)
+        for node in grid.get_node_ids()
+    ]
+    silent = {message.metadata.dst_node_id for message in messages}
+    parties: dict[int, Party] = {}
+    for reply in grid.send_and_receive(messages, timeout=timeout):
+        node = reply.metadata.src_node_id
+        silent.discard(node)
+        if reply.has_error():
+            raise ProtocolError(f"node {node} cannot take part: {_line(reply.error.reason)}")
+        try:
+            record = dict(reply.content.config_records["enrolment"])
+            number = int(str(record["party"]))
+            party = Party(node, int(str(record["outputs"])), int(str(record["features"])))
+            own = {s: (int(str(record[f"{s}-rows"])), str(record[f"{s}-digest"])) for s in rows}
+        except (KeyError, ValueError) as error:
+            raise ProtocolError(f"node {node}: not an enrolment ({_line(error)})") from error
+        if number in parties:
+            raise ProtocolError(f"party {number}: nodes {parties[number].node} and {node} both are")
+        parties[number] = party
+        for split, (count, digest) in rows.items():
+            if own[split][0] != count:
+                raise ProtocolError(
+                    f"party {number}: {own[split][0]} {split} rows, the labels are of {count}"
+                )
+            if own[split][1] != digest:
+                raise ProtocolError(
+                    f"party {number}: its {split} rows are not those of the labels, or in another "
+                    "order (the digests of their ids differ)"
+                )
+    if silent:
+        raise ProtocolError(f"node {min(silent)} did not answer within {timeout:g} s")
+    if sorted(parties) != list(range(num_parties)):
+        raise ProtocolError(
+            f"parties {sorted(parties)} answered; needed are 0 to {num_parties - 1}, each once"
+        )
+    return [parties[number] for number in range(num_parties)]
+
+
+def _line(what: object) -> str:
+    return " ".join(str(what).split())[:200]

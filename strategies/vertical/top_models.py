@@ -1,0 +1,80 @@
+"""What the active party makes of the passive parties' activations: Liu, Yi, Chen 2020, Fig. 2."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class SumTop(nn.Module):
+    """Add the activations, H_i = sum_k H_i^k (Eq. 4): nothing to train (Fig. 2 a).
+
+    Parameters
+    ----------
+    widths : sequence of int
+        m_k, the outputs of each passive party: all must be ``num_classes``.
+    num_classes : int
+        C.
+    seed : int
+        Unused, since there are no weights.
+
+    Raises
+    ------
+    ValueError
+        If a party's outputs are not the classes.
+    """
+
+    def __init__(self, widths: Sequence[int], num_classes: int, *, seed: int = 0) -> None:  # noqa: ARG002
+        super().__init__()
+        for party, width in enumerate(widths):
+            if width != num_classes:
+                raise ValueError(
+                    f"party {party} sends {width} values a row, which SumTop takes for scores of "
+                    f"{num_classes} classes; bottom.projection=true makes them so"
+                )
+
+    def forward(self, activations: Sequence[Tensor]) -> Tensor:
+        """Map activations, one ``(b, C)`` a party, to logits ``(b, C)``."""
+        first, *others = activations
+        return sum(others, start=first)
+
+
+class DenseTop(nn.Module):
+    """Concatenate, a dense layer with ReLU, the output layer: trainable (Fig. 2 b, section 6.2).
+
+    Parameters
+    ----------
+    widths : sequence of int
+        m_k, the outputs of each passive party.
+    num_classes : int
+        C.
+    hidden : int (default: 32)
+        Nodes of the dense layer.
+    seed : int
+        Weights are drawn from Glorot's uniform distribution with it; biases are 0.
+
+    Raises
+    ------
+    ValueError
+        If ``hidden`` is less than 1.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], num_classes: int, *, hidden: int = 32, seed: int = 0
+    ) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"hidden = {hidden} must be 1 or more")
+        self.layers = nn.Sequential(
+            nn.Linear(sum(widths), hidden), nn.ReLU(), nn.Linear(hidden, num_classes)
+        )
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight, generator=generator)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, activations: Sequence[Tensor]) -> Tensor:
+        """Map activations, one ``(b, m_k)`` a party, to logits ``(b, C)``."""
+        logits: Tensor = self.layers(torch.cat(list(activations), dim=1))
+        return logits
