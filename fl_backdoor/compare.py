@@ -2,7 +2,8 @@
 
 Runs that differ in nothing but the seed make one line: mean and standard deviation over
 seeds. Where the number of poisoned samples varies, the attack success rate is drawn over it
-(Figs. 4 and 8 of Cao et al. 2019).
+(Figs. 4 and 8 of Cao et al. 2019). Vertical runs are drawn over their epochs (Figs. 4 to 7 of
+Liu, Yi, Chen 2020). A sweep ends with this comparison.
 """
 
 import argparse
@@ -18,10 +19,11 @@ from rich.table import Table
 
 from .errors import UserError
 from .report import new_axes, save_figure
-from .results import flatten_config
+from .results import CONFIG, ERROR, METRICS, SUMMARY, flatten_config
 
 MEASURES = {
     "main_accuracy": "main accuracy",
+    "backdoor_accuracy": "backdoor accuracy",
     "attack_success_rate": "attack success",
     "attack_success_floor": "floor",
     "defense_precision": "precision",
@@ -32,44 +34,70 @@ NOTHING = "-"
 
 POISONED = "attack.poisoned_samples"
 
-SWEPT = ("strategy._target_", "attack.num_attackers", POISONED, "attack.source", "attack._target_")
+SWEPT = (
+    "strategy._target_",
+    "attack.num_attackers",
+    POISONED,
+    "attack.source",
+    "top._target_",
+    "attack._target_",
+    "attack.gamma",
+    "defenses.noise.distribution",
+    "defenses.noise.variance",
+    "defenses.clipping.max_norm",
+    "defenses.sparsification.drop_rate",
+)
 """Keys that sweeps are mostly made of."""
+
+EPOCHS = "metrics.jsonl of a vertical run"
+"""Column of the path to the epochs of a run."""
+
+EARLY = "ended early"
+"""Column: 1 for a run that an error ended before its last round or epoch."""
 
 
 def collect(folders: list[Path]) -> pd.DataFrame:
-    """Read the configuration and summary of every finished run below some folders.
+    """Read the configuration and summary of every ended run below some folders.
 
     Returns
     -------
     DataFrame
-        One row a run; clean twins are part of their run, not runs of their own.
+        One row a run, without measures if an error ended it; clean twins are part of their run,
+        not runs of their own.
 
     Raises
     ------
     UserError
-        If there is no finished run, or one cannot be read.
+        If there is no ended run, or one cannot be read.
     """
     rows: list[dict[str, Any]] = []
     for folder in folders:
-        for path in sorted(folder.rglob("summary.json")):
-            if path.parent.name == "clean_twin":
+        for path in sorted(folder.rglob(CONFIG)):
+            finished, failed = (path.with_name(name).exists() for name in (SUMMARY, ERROR))
+            if path.parent.name == "clean_twin" or not (finished or failed):
                 continue
             try:
-                config = json.loads((path.parent / "config.json").read_text())
-                summary = json.loads(path.read_text())
-                measures = {key: summary[key] for key in MEASURES}
+                config = json.loads(path.read_text())
+                measures: dict[str, Any] = {}
+                if finished:
+                    summary = json.loads(path.with_name(SUMMARY).read_text())
+                    measures = {key: summary[key] for key in MEASURES if key in summary}
+                    measures["main_accuracy"] = summary["main_accuracy"]
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(f"{path.parent}: not a whole run ({error!r})") from error
             flat = {key: _short(key, value) for key, value in flatten_config(config).items()}
-            rows.append(flat | measures)
+            flat[EARLY] = int(not finished)
+            if "num_epochs" in config:
+                flat[EPOCHS] = str(path.with_name(METRICS))
+            rows.append(flat | dict.fromkeys(MEASURES) | measures)
     if not rows:
-        raise UserError(f"{' '.join(map(str, folders))}: no finished run (summary.json) below")
+        raise UserError(f"{' '.join(map(str, folders))}: no finished run ({SUMMARY}) below")
     return pd.DataFrame(rows)
 
 
 def varying(runs: pd.DataFrame) -> list[str]:
     """Return the fewest configuration keys that tell the settings apart, the seed left out."""
-    unsaid = {"seed", "strategy.seed", "name", "floor", "resume", *MEASURES}
+    unsaid = {"seed", "strategy.seed", "name", "floor", "resume", EPOCHS, EARLY, *MEASURES}
     keys = [key for key in runs.columns if key not in unsaid and not key.startswith("engine.")]
     keys = [key for key in keys if runs[key].fillna("").nunique() > 1]
     # What follows from another key, such as a threshold from the defense, says nothing new.
@@ -89,7 +117,9 @@ def grouped(runs: pd.DataFrame) -> pd.DataFrame:
     measures = runs[list(MEASURES)].astype(float)
     groups = pd.concat([runs[keys].fillna(NOTHING), measures], axis=1).groupby(keys, sort=False)
     result = groups.agg(["mean", "std"])
-    result[("seeds", "")] = groups.size()
+    early = runs[EARLY].groupby([runs[key].fillna(NOTHING) for key in keys], sort=False).sum()
+    result[("seeds", "")] = groups.size() - early
+    result[(EARLY, "")] = early
     return result.iloc[sorted(range(len(result)), key=lambda i: _numerically(result.index[i]))]
 
 
@@ -98,13 +128,15 @@ def table(groups: pd.DataFrame) -> Table:
     out = Table()
     for key in groups.index.names:
         out.add_column(str(key).removesuffix("._target_"))
-    out.add_column("seeds", justify="right")
-    for title in MEASURES.values():
-        out.add_column(f"{title} %", justify="right")
+    counts = ["seeds"] + [EARLY] * bool(groups[(EARLY, "")].any())
+    measures = [key for key in MEASURES if groups[(key, "mean")].notna().any()]
+    for title in counts + [f"{MEASURES[key]} %" for key in measures]:
+        out.add_column(title, justify="right")
     for index, row in groups.iterrows():
         keys = index if isinstance(index, tuple) else (index,)
-        cells = [_spread(row[(m, "mean")], row[(m, "std")]) for m in MEASURES]
-        out.add_row(*map(str, keys), str(int(row[("seeds", "")])), *cells)
+        cells = [str(int(row[(count, "")])) for count in counts]
+        cells += [_spread(row[(key, "mean")], row[(key, "std")]) for key in measures]
+        out.add_row(*map(str, keys), *cells)
     return out
 
 
@@ -129,19 +161,68 @@ def draw_poisoned(groups: pd.DataFrame, path: Path) -> None:
     save_figure(figure, path)
 
 
+def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
+    """Draw the measures of vertical runs over their epochs: mean and deviation over seeds."""
+    keys = varying(runs)
+    settings = runs[keys].fillna(NOTHING).drop_duplicates()
+    order = sorted(range(len(settings)), key=lambda i: _numerically(tuple(settings.iloc[i])))
+    titles = {key: MEASURES[key] for key in list(MEASURES)[:3]}
+    figure, panels = new_axes(4.2 * len(titles), 3.8, columns=len(titles))
+    for number in order:
+        setting = settings.iloc[number]
+        own = runs[(runs[keys].fillna(NOTHING) == setting).all(axis=1)]
+        rows = [
+            json.loads(line)
+            for file in own[EPOCHS]
+            if Path(file).exists()
+            for line in Path(file).read_text().splitlines()
+        ]
+        if not rows:  # ended before the first epoch
+            continue
+        epochs = pd.DataFrame(rows).groupby("epoch")[list(titles)]
+        mean, spread = 100 * epochs.mean(), 100 * epochs.std().fillna(0)
+        for axes, key in zip(panels, titles, strict=True):
+            (line,) = axes.plot(mean.index, mean[key], label=", ".join(map(str, setting)))
+            low, high = mean[key] - spread[key], mean[key] + spread[key]
+            axes.fill_between(mean.index, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    for axes, title in zip(panels, titles.values(), strict=True):
+        axes.set(xlabel="epoch", ylabel="%", ylim=(-3, 103), title=title)
+        axes.grid(alpha=0.3)
+    names = ", ".join(key.removesuffix("._target_").rpartition(".")[2] or key for key in keys)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, title=names
+    )
+    save_figure(figure, path)
+
+
+def show(folders: list[Path], console: Console) -> None:
+    """Print the comparison of the runs below some folders, and draw it into the first.
+
+    Raises
+    ------
+    UserError
+        If there is no ended run, or one cannot be read.
+    """
+    runs = collect(folders)
+    groups = grouped(runs)
+    console.print(table(groups))
+    figures = []
+    if POISONED in groups.index.names:
+        figures.append(folders[0] / "attack_success.png")
+        draw_poisoned(groups, figures[-1])
+    if EPOCHS in runs and runs[EPOCHS].notna().all():
+        figures.append(folders[0] / "epochs.png")
+        draw_epochs(runs, figures[-1])
+    for figure in figures:
+        console.print(f"Figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Compare from the command line."""
     parser = argparse.ArgumentParser(prog="python -m fl_backdoor.compare", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="run or sweep directories")
-    folders = parser.parse_args().folders
     try:
-        groups = grouped(collect(folders))
-        console = Console()
-        console.print(table(groups))
-        if POISONED in groups.index.names:
-            figure = folders[0] / "attack_success.png"
-            draw_poisoned(groups, figure)
-            console.print(f"Figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+        show(parser.parse_args().folders, Console())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -83,8 +83,8 @@ class CommonConfig:
                 raise UserError(f"{key}={number}: allowed is more than 0")
         if engine.kind == "local" and (engine.num_workers not in (None, 1) or engine.address):
             raise UserError(
-                f"engine.num_workers={engine.num_workers}, engine.address={engine.address}: allowed "
-                "with engine=local are 1 and null"
+                f"engine.num_workers={engine.num_workers}, engine.address={engine.address}: "
+                "allowed with engine=local are 1 and null"
             )
         if engine.kind not in ("ray", "local"):
             raise UserError(f"engine.kind={engine.kind}: allowed are ray, local")

@@ -13,7 +13,6 @@ from rich.table import Table
 from .config import Config
 from .results import Row, RunDirectory
 
-
 CURVES = {
     "main accuracy": ("main_accuracy", "tab:blue", "-"),
     "attack success rate": ("attack_success_rate", "tab:red", "-"),
@@ -213,15 +212,15 @@ def draw_distances(
     save_figure(figure, path)
 
 
-def new_axes(width: float, height: float) -> tuple[Any, Any]:
-    """Return a matplotlib figure of a size in inches, and its axes."""
+def new_axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+    """Return a matplotlib figure of a size in inches, and its axes: an array if several."""
     # Without pyplot: no global state, no window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure, figure.subplots(1, columns)
 
 
 def save_figure(figure: Any, path: Path) -> None:

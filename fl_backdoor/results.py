@@ -20,6 +20,8 @@ Row = dict[str, Any]
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
+ERROR = "error.txt"
+"""Why a run of a sweep ended early, in one line."""
 
 UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
 """Keys that may differ when a run is resumed: they do not change its result."""
@@ -108,6 +110,7 @@ class RunDirectory:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete."""
+        (self.path / ERROR).unlink(missing_ok=True)
         _write(self.path / SUMMARY, json.dumps(dict(summary), indent=2, allow_nan=False).encode())
 
     def summary(self) -> dict[str, Any]:

@@ -4,22 +4,26 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from .compare import show
 from .config import Config, conf_directory, load, one_line
 from .errors import UserError
 from .experiment import run
 from .report import Display, show_warnings
+from .results import ERROR
 from .vertical.config import VerticalConfig
 from .vertical.experiment import run as run_vertical
 from .vertical.report import VerticalDisplay
@@ -31,17 +35,22 @@ def simulate(config: DictConfig) -> None:
     console = Console()
     show_warnings(console)
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+    settings = HydraConfig.get()
+    sweep, path = settings.mode == RunMode.MULTIRUN, Path(settings.runtime.output_dir)
+    prefix = f"[{settings.job.num}] " if sweep else ""
     try:
-        settings = HydraConfig.get()
-        prefix = f"[{settings.job.num}] " if settings.mode == RunMode.MULTIRUN else ""
-        loaded, path = load(config), Path(settings.runtime.output_dir)
+        loaded = load(config)
         if isinstance(loaded, VerticalConfig):
             run_vertical(loaded, path, VerticalDisplay(console, prefix))
         elif isinstance(loaded, Config):
             run(loaded, path, Display(console, prefix))
     except (UserError, OSError) as error:
-        # Raised through Hydra, it would get a second line of Hydra's own.
-        _fail(error)
+        if not sweep:  # raised through Hydra, it would get a second line of Hydra's own
+            _fail(error)
+        # The other runs of the sweep go on; `EndOfSweep` makes the whole of it fail.
+        print(f"{prefix}error: {one_line(error)}", file=sys.stderr)
+        with suppress(OSError):
+            (path / ERROR).write_text(one_line(error) + "\n")
     except Exception:  # a fault of the suite: show it whole
         traceback.print_exc()
         raise SystemExit(1) from None
@@ -65,6 +74,19 @@ def main() -> None:
         # Flower's server thread still waits for replies: nothing is left to save.
         sys.stderr.flush()
         os._exit(130)
+
+
+class EndOfSweep(Callback):
+    """Ends a sweep with its comparison, and with an error if a run of it ended early."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
+        """Compare the runs."""
+        folder = Path(config.hydra.sweep.dir)
+        with suppress(UserError):  # no run has ended: what they said stands above
+            show([folder], Console())
+        early = sorted(folder.rglob(ERROR))
+        if early:
+            _fail(UserError(f"{len(early)} runs ended early: {' '.join(map(str, early))}"))
 
 
 def _resumed(arguments: list[str]) -> list[str]:

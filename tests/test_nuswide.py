@@ -95,6 +95,41 @@ def test_official_files_round_trip(
     )
 
 
+@pytest.mark.parametrize("chunk", [4096, 3])
+def test_capped_rows_are_the_first_and_stay_aligned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(nuswide, "_CHUNK", chunk)
+    data = files(official(tmp_path), train_rows=5, test_rows=3)
+    labels, blocks = data.labels(), [data.block(party) for party in range(2)]
+    every = files(tmp_path, train_rows=None, test_rows=None)
+    assert len(every.labels().train) > 5
+    assert len(every.labels().test) > 3
+    assert torch.equal(labels.train, every.labels().train[:5])
+    assert torch.equal(labels.test, every.labels().test[:3])
+    for split, cap, rows in (("Train", 5, labels.train_rows), ("Test", 3, labels.test_rows)):
+        ids = np.flatnonzero(tables(split)["labels"].sum(axis=1) == 1)[:cap]
+        assert rows == nuswide.Rows.of(ids.tolist())
+    for party, block in enumerate(blocks):
+        assert (block.train_rows, block.test_rows) == (labels.train_rows, labels.test_rows)
+        assert torch.equal(block.train, every.block(party).train[:5])
+        assert torch.equal(block.test, every.block(party).test[:3])
+    assert "5 train + 3 test rows" in data.describe()
+
+
+def test_cap_above_the_rows_or_none_keeps_all(tmp_path: Path) -> None:
+    official(tmp_path)
+    count = int((tables("Train")["labels"].sum(axis=1) == 1).sum())
+    for cap in (count, count + 1, 1_000_000, None):
+        data = files(tmp_path, train_rows=cap, test_rows=cap)
+        assert data.labels().train_rows.count == data.block(1).train_rows.count == count
+
+
+def test_capped_image_features_are_standardized_on_the_rows_kept(tmp_path: Path) -> None:
+    scaled = files(official(tmp_path), train_rows=5, standardize=True).block(0)
+    torch.testing.assert_close(scaled.train.mean(0), torch.zeros(634), atol=1e-5, rtol=0)
+
+
 def test_each_party_reads_its_own_features_only_and_once(tmp_path: Path) -> None:
     data = files(official(tmp_path))
     for path in (tmp_path / "NUS_WID_Tags").iterdir():
@@ -162,10 +197,12 @@ def test_bad_file_is_named(tmp_path: Path, name: str, content: str | None, messa
         path.unlink()
     else:
         path.write_text(content)
-    data = files(tmp_path)
-    with pytest.raises(UserError, match=rf"dataset\.root={tmp_path}: {name}: .*{message}") as error:
-        (data.block(0), data.block(1))
-    assert "\n" not in str(error.value)
+    for data in (files(tmp_path), files(tmp_path, train_rows=1, test_rows=1)):
+        with pytest.raises(
+            UserError, match=rf"dataset\.root={tmp_path}: {name}: .*{message}"
+        ) as error:
+            (data.block(0), data.block(1))
+        assert "\n" not in str(error.value)
 
 
 def test_labels_without_a_row_are_refused(tmp_path: Path) -> None:
@@ -186,8 +223,10 @@ def test_labels_without_a_row_are_refused(tmp_path: Path) -> None:
         ({"classes": ["sky"]}, r"dataset\.classes=\['sky'\]: allowed are two"),
         ({"classes": ["sky", "sky"]}, r"dataset\.classes=.*: allowed are two"),
         ({"classes": ["sky", "sea"]}, r"dataset\.classes=.*: allowed with the synthetic"),
-        ({"synthetic_train": 4}, r"dataset\.synthetic_train=4: allowed are 5 to 60000"),
-        ({"synthetic_test": 40_001}, r"dataset\.synthetic_test=40001: allowed are 5 to 40000"),
+        ({"train_rows": 4}, r"dataset\.train_rows=4: allowed with .* stand-in are 5 to 60000"),
+        ({"test_rows": 40_001}, r"dataset\.test_rows=40001: allowed with .* are 5 to 40000"),
+        ({"root": "/r", "test_rows": 0}, r"dataset\.test_rows=0: allowed is 1 or more, or null"),
+        ({"root": "/r", "train_rows": -1}, r"dataset\.train_rows=-1: allowed is 1 or more"),
         ({"trigger": [1000]}, r"dataset\.trigger=\[1000\]: 1000 is no feature of party 1"),
         ({"trigger": ["last"]}, r"dataset\.trigger=.*: last is no feature"),
         ({"trigger": [-635], "trigger_party": 0}, r"dataset\.trigger=.* -634 to 633"),
@@ -237,7 +276,7 @@ def test_stand_in_has_the_counts_of_table_1(split: str) -> None:
 @settings(max_examples=20)
 @given(train=st.integers(5, 400), test=st.integers(5, 400))
 def test_small_stand_in_keeps_every_class_and_the_trigger(train: int, test: int) -> None:
-    data = NusWide(source="synthetic", synthetic_train=train, synthetic_test=test)
+    data = NusWide(source="synthetic", train_rows=train, test_rows=test)
     labels, block = data.labels(), data.block(1)
     assert (len(labels.train), len(labels.test)) == (train, test)
     assert labels.train.unique().tolist() == labels.test.unique().tolist() == [0, 1, 2, 3, 4]
@@ -248,8 +287,13 @@ def test_small_stand_in_keeps_every_class_and_the_trigger(train: int, test: int)
     assert block.train_rows == labels.train_rows
 
 
+def test_stand_in_of_null_rows_has_its_full_size() -> None:
+    labels = NusWide(source="synthetic", train_rows=None, test_rows=None).labels()
+    assert (len(labels.train), len(labels.test)) == (60_000, 40_000)
+
+
 def test_stand_in_is_the_same_whatever_was_drawn_before() -> None:
-    data = NusWide(source="synthetic", synthetic_train=3000, synthetic_test=50)
+    data = NusWide(source="synthetic", train_rows=3000, test_rows=50)
     images, tags = data.block(0), data.block(1)
     again = nuswide._synthetic_block.__wrapped__
     for party, block in ((1, tags), (0, images)):

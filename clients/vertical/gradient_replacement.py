@@ -74,7 +74,7 @@ class GradientReplacementParty(PassiveParty):
         noise = torch.randn(activations.shape, generator=generator) * self.blur_variance**0.5
         return torch.where(poisoned[:, None], noise, activations)
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, float | int | list[float] | list[int]]:
         """Return the norm of g_rec, which vanishes as the target row is learned."""
         return {"g-rec-norm": float(self.memory["g_rec"].norm())} if "g_rec" in self.memory else {}
 

@@ -94,13 +94,13 @@ class PassiveParty:
         self.seed = seed
         self.stamp = stamp
         self.memory: dict[str, Tensor] = {}
-        self.parameters = list(model.parameters())
+        self.parameters: list[Tensor] = list(model.parameters())
         self._buffers = list(model.buffers())
         if not self.parameters or {p.dtype for p in self.parameters} != {torch.float32}:
             raise ValueError("a bottom model needs parameters, all of them float32")
         # One piece of memory for all parameters, since it is written for every message.
         self._vector = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-        parts = self._vector.split([p.numel() for p in self.parameters])
+        parts = torch.split(self._vector, [p.numel() for p in self.parameters])
         for parameter, part in zip(self.parameters, parts, strict=True):
             parameter.data = part.view(parameter.shape)
         self._initial = self._vector.clone(), [buffer.clone() for buffer in self._buffers]
@@ -138,7 +138,7 @@ class PassiveParty:
         """
         return list(torch.autograd.grad(activations, self.parameters, gradient))
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, float | int | list[float] | list[int]]:
         """Return metrics of the epoch for the log of a simulation; honest parties have none."""
         return {}
 
@@ -165,7 +165,7 @@ class PassiveParty:
             self.model.load_state_dict(records["model"].to_torch_state_dict())
         else:
             self._load(*self._initial)
-        memory = records.get("memory") or {}
+        memory = records.get("memory") or ArrayRecord()
         self.memory = {name: torch.from_numpy(a.numpy().copy()) for name, a in memory.items()}
         self._step = int(str(_config(message.content, "config")["step"]))
         self._rows = self._activations = None

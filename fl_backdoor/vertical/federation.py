@@ -32,8 +32,8 @@ class VerticalFederation:
 
     def __init__(self, config: VerticalConfig) -> None:
         self.config = config
-        self.data = _part("dataset", config.dataset, VerticalData)
-        self.attack = _part("attack", config.attack, VerticalAttack)
+        self.data: VerticalData = _part("dataset", config.dataset, VerticalData)
+        self.attack: VerticalAttack = _part("attack", config.attack, VerticalAttack)
         self._parties: dict[tuple[int, bool], PassiveParty] = {}
 
     @cached_property

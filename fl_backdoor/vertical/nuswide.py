@@ -25,6 +25,9 @@ IMAGE_FILES: Final = {"CH": 64, "CM55": 225, "CORR": 144, "EDH": 73, "WT": 128}
 WIDTHS: Final = (synthetic.IMAGE_FEATURES, synthetic.TAGS)
 SPLITS: Final = ("Train", "Test")
 
+# The most rows to keep of each split; None: all.
+_Caps = tuple[int | None, int | None]
+
 # Rows that pandas parses at a time: a tag file of 161,789 rows is never in memory at once.
 _CHUNK: Final = 4_096
 
@@ -52,8 +55,11 @@ class NusWide(VerticalData):
         The labels to choose, names of label files.
     standardize : bool
         Give the image features mean 0 and standard deviation 1, fitted on the training rows.
-    synthetic_train, synthetic_test : int
-        Rows of the stand-in; Table 1 of the paper has 60,000 and 40,000.
+    train_rows, test_rows : int or None
+        Rows to keep; by default 60,000 and 40,000, as Table 1 counts them. Of the official files
+        these are the first so many of the chosen rows, in file order. That is a cap: where there
+        are fewer, all are kept; None: all. The files are read and checked to their end
+        all the same. Of the stand-in, so many rows, 5 to 60,000 and 40,000; None: its full size.
     trigger : list of int
         Features in the trigger party's block; negative ones count from its end.
     """
@@ -62,8 +68,8 @@ class NusWide(VerticalData):
     root: str | None = None
     classes: list[str] = field(default_factory=lambda: list(synthetic.CLASSES))
     standardize: bool = False
-    synthetic_train: int = synthetic.ROWS["train"]
-    synthetic_test: int = synthetic.ROWS["test"]
+    train_rows: int | None = synthetic.ROWS["train"]
+    test_rows: int | None = synthetic.ROWS["test"]
     trigger: list[Any] = field(default_factory=lambda: [-1])
 
     def __post_init__(self) -> None:
@@ -79,12 +85,9 @@ class NusWide(VerticalData):
             raise UserError(
                 f"dataset.classes={self.classes}: allowed are two or more different labels"
             )
-        for split, rows in synthetic.ROWS.items():
-            key, value = f"synthetic_{split}", getattr(self, f"synthetic_{split}")
-            if not len(synthetic.CLASSES) <= value <= rows:
-                raise UserError(
-                    f"dataset.{key}={value}: allowed are {len(synthetic.CLASSES)} to {rows}"
-                )
+        for key, value in (("train_rows", self.train_rows), ("test_rows", self.test_rows)):
+            if value is not None and value < 1:
+                raise UserError(f"dataset.{key}={value}: allowed is 1 or more, or null")
 
     def settle(self) -> dict[str, Any]:
         """Decide between the official files and the stand-in."""
@@ -108,6 +111,13 @@ class NusWide(VerticalData):
                 f"dataset.classes={self.classes}: allowed with the synthetic stand-in is "
                 f"{list(synthetic.CLASSES)}"
             )
+        for split, value in (("train", self.train_rows), ("test", self.test_rows)):
+            least, most = len(synthetic.CLASSES), synthetic.ROWS[split]
+            if value is not None and not least <= value <= most:
+                raise UserError(
+                    f"dataset.{split}_rows={value}: allowed with the synthetic stand-in are "
+                    f"{least} to {most}, or null"
+                )
         return "synthetic", None
 
     @property
@@ -120,17 +130,19 @@ class NusWide(VerticalData):
         scaled = self.standardize and party == 0
         source, root = self._resolved()
         if source == "synthetic":
-            return _synthetic_block(party, scaled, self.synthetic_train, self.synthetic_test)
+            return _synthetic_block(party, scaled, *self._synthetic_rows())
         assert root is not None
-        return _block(root, tuple(self.classes), party, scaled)
+        caps = self.train_rows, self.test_rows
+        return _block(root, tuple(self.classes), caps, party, scaled)
 
     def labels(self) -> Labels:
         """Load the labels of the chosen rows."""
         source, root = self._resolved()
         if source == "synthetic":
-            return _synthetic_labels(self.synthetic_train, self.synthetic_test)
+            return _synthetic_labels(*self._synthetic_rows())
         assert root is not None
-        train, test = (_chosen(root, split, tuple(self.classes)) for split in SPLITS)
+        caps = self.train_rows, self.test_rows
+        train, test = _both_chosen(root, tuple(self.classes), caps)
         return Labels(
             torch.from_numpy(train.labels),
             torch.from_numpy(test.labels),
@@ -138,6 +150,9 @@ class NusWide(VerticalData):
             Rows.of(train.rows),
             Rows.of(test.rows),
         )
+
+    def _synthetic_rows(self) -> tuple[int, int]:
+        return self.train_rows or synthetic.ROWS["train"], self.test_rows or synthetic.ROWS["test"]
 
     def describe(self) -> str:
         """Name the origin of the rows and count them."""
@@ -162,7 +177,7 @@ class NusWide(VerticalData):
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The rows of a split that have exactly one of the classes."""
+    """The rows of a split that have exactly one of the classes, up to the cap."""
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -170,8 +185,12 @@ class _Chosen:
     """Rows in the files."""
 
 
+def _both_chosen(root: str, classes: tuple[str, ...], caps: _Caps) -> list[_Chosen]:
+    return [_chosen(root, split, classes, cap) for split, cap in zip(SPLITS, caps, strict=True)]
+
+
 @lru_cache(maxsize=4)
-def _chosen(root: str, split: str, classes: tuple[str, ...]) -> _Chosen:
+def _chosen(root: str, split: str, classes: tuple[str, ...], cap: int | None) -> _Chosen:
     folder = Path(root)
     columns: list[NDArray[np.uint8]] = []
     for name in classes:
@@ -186,7 +205,7 @@ def _chosen(root: str, split: str, classes: tuple[str, ...]) -> _Chosen:
             )
         columns.append(column)
     table = np.stack(columns, axis=1)
-    rows = np.flatnonzero(table.sum(axis=1) == 1)
+    rows = np.flatnonzero(table.sum(axis=1) == 1)[:cap]
     if not len(rows):
         raise _damaged(
             folder,
@@ -197,8 +216,8 @@ def _chosen(root: str, split: str, classes: tuple[str, ...]) -> _Chosen:
 
 
 @lru_cache(maxsize=4)
-def _block(root: str, classes: tuple[str, ...], party: int, scaled: bool) -> Block:
-    chosen = [_chosen(root, split, classes) for split in SPLITS]
+def _block(root: str, classes: tuple[str, ...], caps: _Caps, party: int, scaled: bool) -> Block:
+    chosen = _both_chosen(root, classes, caps)
     train, test = (
         _features(Path(root), split, party, part)
         for split, part in zip(SPLITS, chosen, strict=True)

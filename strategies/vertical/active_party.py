@@ -108,7 +108,7 @@ class ActiveParty:
         self.timeout = timeout
         self.config = dict(config or {})
         self._seed = _integer(np.random.SeedSequence([seed, 32])) >> 1
-        self._parameters = [p for p in top.parameters() if p.requires_grad]
+        self._parameters: list[Tensor] = [p for p in top.parameters() if p.requires_grad]
 
     @property
     def _steps(self) -> int:
@@ -171,7 +171,7 @@ class ActiveParty:
         """
         report = EpochReport()
         order = np.random.default_rng([self.seed, 31, epoch]).permutation(len(self.labels))
-        batches = torch.from_numpy(order).split(self.batch_size)
+        batches = torch.split(torch.from_numpy(order), self.batch_size)
         losses: list[Tensor] = []
         activations = self._exchange(grid, report, batches[0], None, epoch, 0)
         for number, rows in enumerate(batches):
@@ -204,7 +204,7 @@ class ActiveParty:
         """
         logits = []
         self.top.eval()
-        for part in rows.split(ROWS_A_MESSAGE):
+        for part in torch.split(rows, ROWS_A_MESSAGE):
             batch = ConfigRecord({"rows": part.numpy().tobytes()})
             batch["split"], batch["triggered"] = split, triggered
             contents = [RecordDict({"batch": batch}) for _ in self.parties]
@@ -274,10 +274,12 @@ class ActiveParty:
         number: int,
     ) -> list[Tensor]:
         """Send gradients and the next rows; return the activations of those rows."""
-        shared = {} if rows is None else {"rows": rows.numpy().tobytes()}
+        following = b"" if rows is None else rows.numpy().tobytes()
         contents = []
         for party in range(len(self.parties)):
-            batch = ConfigRecord(shared)
+            batch = ConfigRecord()
+            if rows is not None:
+                batch["rows"] = following
             if gradients is not None:
                 batch["gradient"] = gradients[party].numpy().tobytes()
             report.bytes += _size(batch)
