@@ -85,7 +85,9 @@ def collect(folders: list[Path]) -> pd.DataFrame:
                     measures["main_accuracy"] = summary["main_accuracy"]
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(f"{path.parent}: not a whole run ({error!r})") from error
-            flat = {key: _short(key, value) for key, value in flatten_config(config).items()}
+            flat: dict[str, Any] = {
+                key: _short(key, value) for key, value in flatten_config(config).items()
+            }
             flat[EARLY] = int(not finished)
             if "num_epochs" in config:
                 flat[EPOCHS] = str(path.with_name(METRICS))

@@ -77,7 +77,7 @@ class Display:
         floor = row["attack_success_floor"]
         text = (
             f"  round {row['round']:>{len(str(self.total))}}/{self.total}"
-            f"  loss {'-' if row['loss'] is None else format(row['loss'], '.4f')}"
+            f"  loss {loss(row['loss'])}"
             f"  accuracy {percent(row['main_accuracy']):>6}"
             f"  attack success {percent(row['attack_success_rate']):>6}"
         )
@@ -97,7 +97,15 @@ class Display:
             self._progress = None
 
     def result(self, summary: dict[str, Any], directory: RunDirectory) -> None:
-        """Draw the figures and print the table of a complete run."""
+        """Draw the figures and print the table of a complete run; a sweep has one of its own."""
+        self.draw(summary, directory)
+        if not self.prefix:
+            for table in self.tables(summary):
+                self.console.print(table)
+        self.line(f"Results: {directory.path}")
+
+    def draw(self, summary: dict[str, Any], directory: RunDirectory) -> None:
+        """Draw the figures of a complete run."""
         draw_curves(directory.rows, directory.path / "rounds.png", summary["name"], "round", CURVES)
         distances = np.load(directory.path / "distances.npy")
         if np.isfinite(distances).any():
@@ -107,6 +115,9 @@ class Display:
                 summary["attackers"],
                 directory.path / "distances.png",
             )
+
+    def tables(self, summary: dict[str, Any]) -> list[Table]:
+        """Write the tables of a complete run."""
         table = Table(title=f"{summary['name']}, seed {summary['seed']}", title_justify="left")
         table.add_column("after round " + str(summary["rounds"]))
         table.add_column("", justify="right")
@@ -117,8 +128,7 @@ class Display:
         table.add_row("defense recall", percent(summary["defense_recall"]))
         table.add_row("attackers", _clients(summary["attackers"]))
         table.add_row("seconds", f"{summary['seconds']:.0f}")
-        self.console.print(table)
-        self.line(f"Results: {directory.path}")
+        return [table]
 
 
 def show_warnings(console: Console) -> None:
@@ -137,6 +147,13 @@ def show_warnings(console: Console) -> None:
 def percent(value: float | None) -> str:
     """Write a fraction as a percentage, and what does not apply as a dash."""
     return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def loss(value: float | None) -> str:
+    """Write a loss, which is missing or immense where the training has diverged."""
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value < 1e4 else f"{value:.0e}"
 
 
 def draw_curves(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ..report import Display, class_name, draw_curves, new_axes, percent, save_figure
+from ..report import Display, class_name, draw_curves, loss, new_axes, percent, save_figure
 from ..results import Row, RunDirectory
 from .config import VerticalConfig
 from .federation import VerticalFederation
@@ -36,7 +36,7 @@ class VerticalDisplay(Display):
         """Write a finished epoch."""
         text = (
             f"  epoch {row['epoch']:>{len(str(self.total))}}/{self.total}"
-            f"  loss {'-' if row['loss'] is None else format(row['loss'], '.4f')}"
+            f"  loss {loss(row['loss'])}"
             f"  accuracy {percent(row['main_accuracy']):>6}"
             f"  backdoor accuracy {percent(row['backdoor_accuracy']):>6}"
             f"  attack success {percent(row['attack_success_rate']):>6}"
@@ -45,12 +45,15 @@ class VerticalDisplay(Display):
             text += f" (floor {percent(row['attack_success_floor'])})"
         return f"{text}  {row['seconds_epoch']:.1f} s"
 
-    def result(self, summary: dict[str, Any], directory: RunDirectory) -> None:
-        """Draw the figures and print the tables of a complete run."""
+    def draw(self, summary: dict[str, Any], directory: RunDirectory) -> None:
+        """Draw the figures of a complete run."""
         title = f"{summary['name']}, seed {summary['seed']}"
         draw_curves(directory.rows, directory.path / "epochs.png", title, "epoch", CURVES)
         draw_scores(summary, directory.path / "scores.png")
-        table = Table(title=title, title_justify="left")
+
+    def tables(self, summary: dict[str, Any]) -> list[Table]:
+        """Write the tables of a complete run."""
+        table = Table(title=f"{summary['name']}, seed {summary['seed']}", title_justify="left")
         table.add_column(f"after epoch {summary['epochs']}")
         table.add_column("", justify="right")
         table.add_row("main accuracy", percent(summary["main_accuracy"]))
@@ -64,9 +67,7 @@ class VerticalDisplay(Display):
         table.add_row("exchanged", f"{summary['bytes'] / 1e6:.0f} MB")
         table.add_row("round trips", f"{summary['round_trips']:,}")
         table.add_row("seconds", f"{summary['seconds']:.0f}")
-        self.console.print(table)
-        self.console.print(poisoned_table(summary))
-        self.line(f"Results: {directory.path}")
+        return [table, poisoned_table(summary)]
 
 
 def poisoned_table(summary: dict[str, Any]) -> Table:
