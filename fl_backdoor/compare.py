@@ -164,7 +164,7 @@ def draw_poisoned(groups: pd.DataFrame, path: Path) -> None:
 
 
 def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
-    """Draw the measures of vertical runs over their epochs: mean and deviation over seeds."""
+    """Draw the measures of vertical runs over their epochs: mean and range over seeds."""
     keys = varying(runs)
     settings = runs[keys].fillna(NOTHING).drop_duplicates()
     order = sorted(range(len(settings)), key=lambda i: _numerically(tuple(settings.iloc[i])))
@@ -182,17 +182,21 @@ def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
         if not rows:  # ended before the first epoch
             continue
         epochs = pd.DataFrame(rows).groupby("epoch")[list(titles)]
-        mean, spread = 100 * epochs.mean(), 100 * epochs.std().fillna(0)
+        mean, low, high = 100 * epochs.mean(), 100 * epochs.min(), 100 * epochs.max()
         for axes, key in zip(panels, titles, strict=True):
-            (line,) = axes.plot(mean.index, mean[key], label=", ".join(map(str, setting)))
-            low, high = mean[key] - spread[key], mean[key] + spread[key]
-            axes.fill_between(mean.index, low, high, color=line.get_color(), alpha=0.15, lw=0)
+            label = ", ".join(map(str, setting))
+            (line,) = axes.plot(mean.index, mean[key], ".-", markersize=4, label=label)
+            color = line.get_color()
+            axes.fill_between(mean.index, low[key], high[key], color=color, alpha=0.12, lw=0)
     for axes, title in zip(panels, titles.values(), strict=True):
         axes.set(xlabel="epoch", ylabel="%", ylim=(-3, 103), title=title)
         axes.grid(alpha=0.3)
     names = ", ".join(key.removesuffix("._target_").rpartition(".")[2] or key for key in keys)
     figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, title=names
+        *panels[0].get_legend_handles_labels(),
+        loc="outside right center",
+        fontsize=8,
+        title=f"{names}\n(band: range of seeds)",
     )
     save_figure(figure, path)
 

@@ -31,7 +31,9 @@ TINY_ATTACK = ["attack.poisoned_samples=30"]
 
 def tiny(*overrides: str) -> Config:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        return load(compose("config", [*TINY, *overrides]))
+        config = load(compose("config", [*TINY, *overrides]))
+    assert isinstance(config, Config)
+    return config
 
 
 def run(path: Path, *overrides: str) -> tuple[dict[str, Any], str]:
@@ -271,5 +273,6 @@ def test_a_resumed_run_keeps_the_data_it_was_started_with(
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         names = ["+experiment=sniper_goal1", *overrides, *TINY_ATTACK, "resume=true"]
         config = load(compose("config", names))
+    assert isinstance(config, Config)
     assert config.dataset.source == "auto"
     assert experiment.run(config, path, Display(Console(quiet=True))) == summary

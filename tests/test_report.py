@@ -9,7 +9,14 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from fl_backdoor.report import Display, draw_distances, draw_rounds, percent, show_warnings
+from fl_backdoor.report import (
+    CURVES,
+    Display,
+    draw_curves,
+    draw_distances,
+    percent,
+    show_warnings,
+)
 from strategies import FedAvg
 
 ROW = {
@@ -57,8 +64,9 @@ def test_distances_are_drawn(kept: list[int] | None, tmp_path: Path) -> None:
 
 
 def test_rounds_are_drawn_with_and_without_a_floor(tmp_path: Path) -> None:
-    draw_rounds([ROW], tmp_path / "floor.png", "x")
-    draw_rounds([ROW | {"attack_success_floor": None}], tmp_path / "bare.png", "x")
+    draw_curves([ROW], tmp_path / "floor.png", "x", "round", CURVES)
+    bare = ROW | {"attack_success_floor": None}
+    draw_curves([bare], tmp_path / "bare.png", "x", "round", CURVES)
     assert imread(tmp_path / "floor.png").std() > 0.05
     assert imread(tmp_path / "bare.png").std() > 0.05
 

@@ -236,7 +236,7 @@ class PassiveParty:
         try:
             if not self.model.training:  # walking the modules costs as much as the forward pass
                 self.model.train()
-            activations: Tensor = self.model(self.features["train"][rows])
+            activations: Tensor = self.model(self.features["train"].index_select(0, rows))
         finally:
             torch.set_rng_state(before)
         return activations
@@ -250,11 +250,10 @@ class PassiveParty:
             raise ValueError(f"split {split!r:.40} is not train or test")
         if not received or len(received) % 8:
             raise ValueError(f"rows have {len(received)} bytes, not 8 for each row")
-        rows = _tensor(received, torch.int64)
         count = len(self.features[split])
-        if int(rows.min()) < 0 or int(rows.max()) >= count:
+        if np.frombuffer(received, np.uint64).max() >= count:  # negative ones are immense
             raise ValueError(f"rows outside the {count} of the {split} split")
-        return rows
+        return _tensor(received, torch.int64)
 
     def _wake(self, context: Context) -> None:
         """Make the live copy the newest."""

@@ -58,8 +58,8 @@ class VerticalAttack(ABC):
     target: str
 
     @abstractmethod
-    def describe(self) -> str:
-        """Say in a few words what is done, for the first lines of a run."""
+    def describe(self, party: int) -> str:
+        """Say in a few words who does what; ``party`` is the one that holds the trigger."""
 
     def passive_party(
         self,
@@ -96,9 +96,9 @@ class VerticalAttack(ABC):
 class NoAttack(VerticalAttack):
     """Nobody attacks; the metrics of the backdoor are measured all the same."""
 
-    def describe(self) -> str:
+    def describe(self, party: int) -> str:  # noqa: ARG002
         """Say so."""
-        return "no attack"
+        return "nobody attacks"
 
 
 @dataclass(kw_only=True)
@@ -130,10 +130,10 @@ class GradientReplacement(VerticalAttack):
                 f"attack.blur_variance={self.blur_variance}: allowed is null, or 0 or more"
             )
 
-    def describe(self) -> str:
+    def describe(self, party: int) -> str:
         """Name the algorithm and gamma."""
-        blurred = "" if self.blur_variance is None else ", blurred activations"
-        return f"gradient replacement, gamma {self.gamma:g}{blurred}"
+        blurred = "" if self.blur_variance is None else ", blurs activations"
+        return f"party {party} replaces gradients, gamma {self.gamma:g}{blurred}"
 
     def target_rows(self, setting: Setting) -> Tensor:
         """Draw D_target: train rows of the target class without the trigger."""
@@ -172,9 +172,9 @@ class LocalizedReplacement(GradientReplacement):
 
     blur_variance: float | None = 1e-6
 
-    def describe(self) -> str:
+    def describe(self, party: int) -> str:
         """Name the variant."""
-        return "localized " + super().describe()
+        return f"{super().describe(party)}, moves the trigger's weights only"
 
     def passive_party(
         self, setting: Setting, model: nn.Module, train: Tensor, test: Tensor, **options: Any
@@ -194,9 +194,9 @@ class LocalizedReplacement(GradientReplacement):
 class LabelInference(VerticalAttack):
     """Section 5.3: read labels off the gradients' signs, replace the gradients directly."""
 
-    def describe(self) -> str:
+    def describe(self, party: int) -> str:
         """Name the attack."""
-        return "label inference, direct replacement"
+        return f"party {party} infers labels and replaces gradients directly"
 
     def check(self, setting: Setting, widths: Sequence[int], num_classes: int) -> None:  # noqa: ARG002
         """Refuse a top that hides the labels."""
@@ -224,9 +224,9 @@ class LabelInference(VerticalAttack):
 class ActivePartyBackdoor(VerticalAttack):
     """Section 5.2: the active party sends the gradient of the backdoor's loss."""
 
-    def describe(self) -> str:
+    def describe(self, party: int) -> str:  # noqa: ARG002
         """Name the attack."""
-        return "backdoor loss at the active party"
+        return "the active party sends the gradients of its backdoor"
 
     def active_party(
         self, setting: Setting, top: nn.Module, labels: Tensor, **options: Any

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.filesize import decimal
 from rich.table import Table
 
 from ..report import Display, class_name, draw_curves, loss, new_axes, percent, save_figure
@@ -25,7 +26,7 @@ class VerticalDisplay(Display):
     def vertical_setting(self, config: VerticalConfig, federation: VerticalFederation) -> None:
         """Say what is about to run."""
         defenses = " + ".join(map(class_name, config.defenses.values())) or "no defense"
-        attack = federation.attack.describe()
+        attack = federation.attack.describe(federation.data.trigger_party)
         self.line(
             f"Setting: {federation.data.num_parties} passive parties, top "
             f"{class_name(config.top)}; {attack}, target {federation.attack.target}; {defenses}; "
@@ -64,7 +65,7 @@ class VerticalDisplay(Display):
         table.add_row("label inference accuracy", percent(summary["label_inference_accuracy"]))
         norm = summary["g_rec_norm"]
         table.add_row("norm of g_rec", "-" if norm is None else f"{norm:.3g}")
-        table.add_row("exchanged", f"{summary['bytes'] / 1e6:.0f} MB")
+        table.add_row("exchanged", decimal(summary["bytes"]))
         table.add_row("round trips", f"{summary['round_trips']:,}")
         table.add_row("seconds", f"{summary['seconds']:.0f}")
         return [table, poisoned_table(summary)]

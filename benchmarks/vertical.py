@@ -1,0 +1,185 @@
+"""Split learning in one process, against a bare PyTorch loop and Flower's stock simulation.
+
+All do the same steps of the same model on MNIST's shape (two parties, 392-32-10, batch 64). The
+bare loop knows nothing of Flower, messages, state that outlives them, or hostile replies.
+
+    python -m benchmarks.vertical [--repeats 5] [--stock-batches 20] [--rows 60000]
+"""
+
+import argparse
+import logging
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clients.vertical import PassiveParty, party_app
+from fl_backdoor.engines import LocalGrid, wait_for_nodes
+from fl_backdoor.vertical.models import DenseBottom
+from strategies.vertical import ActiveParty, SumTop, enrol
+
+FEATURES, CLASSES, BATCH, RATE = 392, 10, 64, 0.01
+
+
+@dataclass
+class Work:
+    """Random data of MNIST's shape: what is learned does not matter to the clock."""
+
+    rows: int
+
+    def __post_init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.randint(CLASSES, (self.rows,), generator=generator)
+
+    def block(self, party: int) -> Tensor:
+        return torch.rand(self.rows, FEATURES, generator=torch.Generator().manual_seed(party + 1))
+
+    @staticmethod
+    def bottom(party: int) -> nn.Module:
+        return DenseBottom(FEATURES, CLASSES, projection=True, seed=party)
+
+    def app(self) -> ClientApp:
+        parties: dict[int, PassiveParty] = {}
+
+        def choose(message: Message, context: Context) -> PassiveParty:
+            torch.set_num_threads(1)
+            party = int(context.node_config["partition-id"])
+            if party not in parties:
+                block = self.block(party)
+                parties[party] = PassiveParty(self.bottom(party), block, block[:1], party=party)
+            return parties[party]
+
+        return party_app(choose)
+
+    def active(self, grid: Grid) -> ActiveParty:
+        rows = {"train": (self.rows, ""), "test": (1, "")}
+        parties = enrol(grid, 2, rows, timeout=600)
+        active = ActiveParty(SumTop([CLASSES] * 2, CLASSES), self.labels, parties=parties)
+        active.begin(grid)
+        return active
+
+
+class Bare:
+    """The same steps as any PyTorch user would write them."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.blocks = [work.block(party) for party in range(2)]
+        self.bottoms = [work.bottom(party) for party in range(2)]
+        self.optimizers = [torch.optim.SGD(b.parameters(), lr=RATE) for b in self.bottoms]
+
+    def epoch(self, number: int) -> None:
+        order = np.random.default_rng([0, 31, number]).permutation(self.work.rows)
+        for rows in torch.from_numpy(order).split(BATCH):
+            sent = [b(x[rows]) for b, x in zip(self.bottoms, self.blocks, strict=True)]
+            received = [h.detach().requires_grad_() for h in sent]
+            functional.cross_entropy(sum(received), self.work.labels[rows]).backward()
+            for optimizer, h, r in zip(self.optimizers, sent, received, strict=True):
+                optimizer.zero_grad()
+                h.backward(r.grad)
+                optimizer.step()
+
+
+def seconds(what: object, *arguments: object) -> float:
+    started = time.perf_counter()
+    what(*arguments)  # type: ignore[operator]
+    return time.perf_counter() - started
+
+
+def local_against_bare(work: Work, repeats: int) -> float:
+    """Print the ratio of an epoch in this process to one of the bare loop; return its seconds."""
+    bare = Bare(work)
+    grid = LocalGrid(work.app(), 2)
+    active = work.active(grid)
+    ours, theirs = [], []
+    for number in range(1, repeats + 2):
+        ours.append(seconds(active.train_epoch, grid, number))
+        theirs.append(seconds(bare.epoch, number))
+    parties = [p for b in bare.bottoms for p in b.parameters()]
+    checkpoint = active.checkpoint(grid)
+    learned = [torch.from_numpy(array.numpy().copy()) for array in checkpoint.values()]
+    same = all(torch.equal(a, b) for a, b in zip(learned, parties, strict=True))
+    ratios = [o / t for o, t in zip(ours[1:], theirs[1:], strict=True)]  # the first warms up
+    print(f"epoch of {work.rows:,} rows, local / bare loop: median {median(ratios):.2f}", end=" ")
+    print(f"({min(ratios):.2f} to {max(ratios):.2f}); same weights, bit for bit: {same}")
+    return median(ours[1:])
+
+
+def stock(batches: int) -> float:
+    """Return the seconds that a batch takes in Flower's simulation as it comes."""
+    from flwr.simulation import run_simulation
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    work = Work(batches * BATCH)
+    taken: list[float] = []
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
+        wait_for_nodes(grid, 2, 60, "parties")
+        active = work.active(grid)
+        taken.append(seconds(active.train_epoch, grid, 1) / (batches + 1))
+
+    resources = {"num_cpus": 1, "num_gpus": 0.0}
+    run_simulation(
+        server_app,
+        work.app(),
+        num_supernodes=2,
+        backend_config={"client_resources": resources},  # type: ignore[dict-item]
+    )
+    return taken[0]
+
+
+MEMORY = """
+import resource, torch
+from hydra import compose, initialize_config_dir
+from fl_backdoor.config import conf_directory, load
+from fl_backdoor.engines import LocalGrid
+import fl_backdoor.vertical.config
+from fl_backdoor.vertical.experiment import evaluate
+from fl_backdoor.vertical.federation import VerticalFederation, make_party_app
+torch.set_num_threads(1)
+with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+    config = load(compose("config", ["+experiment=vertical_nuswide", "dataset.source=synthetic"]))
+federation = VerticalFederation(config)
+federation.check()
+grid = LocalGrid(make_party_app(config), 2)
+active = federation.active_party(federation.enrol(grid), clean=False)
+active.begin(grid)
+active.train_epoch(grid, 1)
+evaluate(active, grid, federation)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--stock-batches", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=60_000)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tenth = options.rows // 10 // BATCH * BATCH  # a power of two divides batches exactly alike
+    small = local_against_bare(Work(tenth), options.repeats) / tenth
+    whole = local_against_bare(Work(options.rows), options.repeats) / options.rows
+    print(f"a message with {options.rows:,} rows behind it / with {tenth:,}: {whole / small:.2f}")
+    ratio = stock(options.stock_batches) / (whole * BATCH)
+    print(f"a batch in Flower's stock simulation / local: {ratio:.0f}")
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True
+    )
+    peak = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+    print(f"NUS-WIDE's shape, 60,000 + 40,000 rows, an epoch: peak {peak / 2**30:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
