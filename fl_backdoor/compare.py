@@ -127,16 +127,18 @@ def grouped(runs: pd.DataFrame) -> pd.DataFrame:
 
 def table(groups: pd.DataFrame) -> Table:
     """Write the comparison as a table for the terminal."""
-    out = Table()
+    partial = bool(groups[(EARLY, "")].any())
+    out = Table(caption=f"of: the others {EARLY}" if partial else None, caption_justify="left")
     for key in groups.index.names:
-        out.add_column(str(key).removesuffix("._target_"))
-    counts = ["seeds"] + [EARLY] * bool(groups[(EARLY, "")].any())
+        out.add_column(_name(str(key)), overflow="fold")
+    out.add_column("seeds", justify="right")
     measures = [key for key in MEASURES if groups[(key, "mean")].notna().any()]
-    for title in counts + [f"{MEASURES[key]} %" for key in measures]:
-        out.add_column(title, justify="right")
+    for key in measures:
+        out.add_column(f"{MEASURES[key]} %", justify="right", no_wrap=True)
     for index, row in groups.iterrows():
         keys = index if isinstance(index, tuple) else (index,)
-        cells = [str(int(row[(count, "")])) for count in counts]
+        done, early = (int(row[(count, "")]) for count in ("seeds", EARLY))
+        cells = [f"{done} of {done + early}" if early else str(done)]
         cells += [_spread(row[(key, "mean")], row[(key, "std")]) for key in measures]
         out.add_row(*map(str, keys), *cells)
     return out
@@ -191,7 +193,7 @@ def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
     for axes, title in zip(panels, titles.values(), strict=True):
         axes.set(xlabel="epoch", ylabel="%", ylim=(-3, 103), title=title)
         axes.grid(alpha=0.3)
-    names = ", ".join(key.removesuffix("._target_").rpartition(".")[2] or key for key in keys)
+    names = ", ".join(map(_name, keys))
     figure.legend(
         *panels[0].get_legend_handles_labels(),
         loc="outside right center",
@@ -241,6 +243,11 @@ def _numerically(index: Any) -> list[tuple[float, str]]:
     return [
         (math.inf if pd.isna(n) else float(n), str(p)) for n, p in zip(number, parts, strict=True)
     ]
+
+
+def _name(key: str) -> str:
+    """Shorten a key to what tells it from others in a sweep."""
+    return key.removesuffix("._target_").rpartition(".")[2]
 
 
 def _short(key: str, value: Any) -> str:
