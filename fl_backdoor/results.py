@@ -164,6 +164,8 @@ def stored_source(path: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 def _finite(value: Any) -> Any:
     """Replace what JSON has no word for, the NaN of a model that diverged, by None."""
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,7 +1,6 @@
 """What an experiment's malicious party does; who it is follows from where the trigger lies."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from clients.vertical import (
     LocalizedReplacementParty,
     PassiveParty,
 )
-from strategies.vertical import ActiveParty, BackdoorActiveParty
+from strategies.vertical import ActiveParty, BackdoorActiveParty, SumTop
 
 from ..errors import UserError
 
@@ -82,7 +81,7 @@ class VerticalAttack(ABC):
         """Build the active party; arguments as for `ActiveParty`."""
         return ActiveParty(top, labels, **options)
 
-    def check(self, setting: Setting, widths: Sequence[int], num_classes: int) -> None:  # noqa: B027
+    def check(self, setting: Setting, top: nn.Module) -> None:  # noqa: B027
         """Refuse a setting in which the attack cannot work.
 
         Raises
@@ -142,7 +141,7 @@ class GradientReplacement(VerticalAttack):
         rng = np.random.default_rng([setting.seed, 22])
         return torch.from_numpy(np.sort(rng.permutation(clean)[: self.num_targets]))
 
-    def check(self, setting: Setting, widths: Sequence[int], num_classes: int) -> None:  # noqa: ARG002
+    def check(self, setting: Setting, top: nn.Module) -> None:  # noqa: ARG002
         """Refuse more known samples than there are."""
         found = len(self.target_rows(setting))
         if found < self.num_targets:
@@ -198,12 +197,12 @@ class LabelInference(VerticalAttack):
         """Name the attack."""
         return f"party {party} infers labels and replaces gradients directly"
 
-    def check(self, setting: Setting, widths: Sequence[int], num_classes: int) -> None:  # noqa: ARG002
+    def check(self, setting: Setting, top: nn.Module) -> None:  # noqa: ARG002
         """Refuse a top that hides the labels."""
-        if set(widths) != {num_classes}:
+        if not isinstance(top, SumTop):
             raise UserError(
-                f"attack=label_inference: the parties send {widths[0]} values a row; allowed is "
-                f"{num_classes}, the scores of the classes (top=sum)"
+                f"attack=label_inference: {type(top).__name__} sends no gradients of the classes' "
+                "scores; allowed is top=sum"
             )
 
     def passive_party(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clients.vertical import infer_labels
-from strategies.vertical import ActiveParty, EpochReport, Party, ProtocolError
+from strategies.vertical import ActiveParty, EpochReport, Party, ProtocolError, SumTop
 
 from ..engines import launch, wait_for_nodes
 from ..errors import UserError
@@ -46,7 +46,7 @@ class VerticalRun:
 
     def _epoch(self, epoch: int, grid: Grid, active: ActiveParty) -> None:
         started = time.perf_counter()
-        leak = LabelLeak(self.federation)
+        leak = LabelLeak(self.federation, active)
         report = active.train_epoch(grid, epoch, leak.observe)
         trained = time.perf_counter()
         row: Row = {"epoch": epoch, "train_loss": report.loss}
@@ -120,16 +120,17 @@ class VerticalRun:
 class LabelLeak:
     """How many labels the gradients give away, as they are sent to the party with the trigger."""
 
-    def __init__(self, federation: VerticalFederation) -> None:
+    def __init__(self, federation: VerticalFederation, active: ActiveParty) -> None:
         self._labels = federation.labels
         self._party = federation.data.trigger_party
+        self._scores = isinstance(active.top, SumTop)
         self._hits = self._rows = 0
 
     def observe(self, rows: Tensor, gradients: list[Tensor]) -> None:
         """Infer the labels of a batch, if the gradients are those of class scores."""
-        gradient = gradients[self._party]
-        if gradient.shape[1] == len(self._labels.names):
-            self._hits += int((infer_labels(gradient) == self._labels.train[rows]).sum())
+        if self._scores:
+            inferred = infer_labels(gradients[self._party])
+            self._hits += int((inferred == self._labels.train[rows]).sum())
             self._rows += len(rows)
 
     @property
@@ -159,7 +160,7 @@ def evaluate(active: ActiveParty, grid: Grid, federation: VerticalFederation) ->
         "main_accuracy": _part(predict(output) == labels),
         "backdoor_accuracy": _part(predict(poisoned) == target),
         "attack_success_rate": _part(predict(triggered) == target),
-        "scores": poisoned.softmax(dim=1).mean(dim=0).tolist(),
+        "scores": poisoned.softmax(dim=1).mean(dim=0)[: len(federation.labels.names)].tolist(),
     }
 
 

@@ -81,16 +81,28 @@ class VerticalFederation:
             )
         widths = []
         for party in range(count):
+            self._check_rows(party)
             member = self.party(party)
             with torch.inference_mode():
                 member.model.eval()
                 widths.append(member.model(member.features["train"][:1]).shape[1])
-        classes = len(self.labels.names)
-        self.attack.check(self.setting, widths, classes)
+        active = self.active_party([Party(0, width, 0) for width in widths], clean=False)
+        self.attack.check(self.setting, active.top)
         if not len(self.poisoned["test"]):
             raise UserError("dataset.poisoned_test=0: allowed is 1 or more, to measure the attack")
-        parties = [Party(0, width, 0) for width in widths]
-        self.active_party(parties, clean=False)
+
+    def _check_rows(self, party: int) -> None:
+        """Refuse rows that are not those of the labels: later they are taken for the same."""
+        block, labels = self.data.block(party), self.labels
+        for split, own, rows in (
+            ("train", block.train_rows, labels.train_rows),
+            ("test", block.test_rows, labels.test_rows),
+        ):
+            if own != rows:
+                raise UserError(
+                    f"party {party}: its {own.count} {split} rows are not the {rows.count} of the "
+                    "labels, or in another order (the digests of their ids differ)"
+                )
 
     def party(self, number: int, *, clean: bool = False) -> PassiveParty:
         """Return a passive party; with ``clean`` the attacker as the honest party it was."""

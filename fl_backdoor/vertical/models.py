@@ -7,8 +7,11 @@ from torch import Tensor, nn
 class DenseBottom(nn.Module):
     """A dense layer with ReLU and, if asked, a projection to class scores.
 
-    Liu, Yi, Chen 2020, section 7.1. Weights are drawn from Glorot's uniform distribution, biases
-    are 0: the defaults of the TensorFlow 2 that the paper used.
+    Liu, Yi, Chen 2020, section 7.1: "an input layer and an output layer, the size of the output
+    layer is set to be 32". Where activations are added, that can mean 32 nodes and a projection
+    or, with neither ReLU nor projection, 32 scores of which the first C are classes. Weights are
+    drawn from Glorot's uniform distribution, biases are 0: the defaults of TensorFlow 2, which
+    the paper used.
 
     Parameters
     ----------
@@ -19,7 +22,9 @@ class DenseBottom(nn.Module):
     hidden : int
         Nodes of the dense layer.
     projection : bool
-        Whether to project: needed where the active party only adds.
+        Whether to project to classes.
+    relu : bool
+        Whether the dense layer has its ReLU.
     seed : int
         Decides the weights.
 
@@ -36,12 +41,15 @@ class DenseBottom(nn.Module):
         *,
         hidden: int = 32,
         projection: bool = False,
+        relu: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if hidden < 1:
             raise ValueError(f"hidden = {hidden} must be 1 or more")
-        layers: list[nn.Module] = [nn.Linear(features, hidden), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Linear(features, hidden)]
+        if relu:
+            layers.append(nn.ReLU())
         if projection:
             layers.append(nn.Linear(hidden, num_classes))
         self.layers = nn.Sequential(*layers)

@@ -100,7 +100,8 @@ def draw_scores(summary: dict[str, Any], path: Path) -> None:
     for number, (label, scores) in enumerate(bars.items()):
         color = {"backdoor training": "tab:red", "normal training": "tab:blue"}[label]
         shift = (number - (len(bars) - 1) / 2) * width
-        axes.bar(places + shift, scores, width, label=label, color=color)
+        # Scores of a model that diverged are None, which becomes NaN: no bar.
+        axes.bar(places + shift, np.array(scores, float), width, label=label, color=color)
     axes.set_xticks(places, names)
     axes.set(
         ylim=(0, 1.02),

@@ -12,7 +12,8 @@ class SumTop(nn.Module):
     Parameters
     ----------
     widths : sequence of int
-        m_k, the outputs of each passive party: all must be ``num_classes``.
+        m_k, the outputs of each passive party: all alike, and a score for each class. Scores
+        beyond the classes are part of the softmax and never a label.
     num_classes : int
         C.
     seed : int
@@ -21,20 +22,20 @@ class SumTop(nn.Module):
     Raises
     ------
     ValueError
-        If a party's outputs are not the classes.
+        If the parties' outputs differ, or are fewer than the classes.
     """
 
     def __init__(self, widths: Sequence[int], num_classes: int, *, seed: int = 0) -> None:  # noqa: ARG002
         super().__init__()
-        for party, width in enumerate(widths):
-            if width != num_classes:
-                raise ValueError(
-                    f"party {party} sends {width} values a row, which SumTop takes for scores of "
-                    f"{num_classes} classes; bottom.projection=true makes them so"
-                )
+        if len(set(widths)) != 1 or widths[0] < num_classes:
+            raise ValueError(
+                f"the parties send {', '.join(map(str, widths))} values a row; SumTop adds scores, "
+                f"as many from each and at least one for each of {num_classes} classes "
+                "(bottom.projection=true)"
+            )
 
     def forward(self, activations: Sequence[Tensor]) -> Tensor:
-        """Map activations, one ``(b, C)`` a party, to logits ``(b, C)``."""
+        """Map activations, one ``(b, m)`` a party, to logits ``(b, m)``."""
         first, *others = activations
         return sum(others, start=first)
 
