@@ -119,16 +119,43 @@ class FedAvg(FlowerFedAvg):
         """
         return list(screening.valid)
 
-    def _average(self, kept: list[Message], metrics: MetricRecord) -> ArrayRecord:
+    def combine(
+        self,
+        models: list[ArrayRecord],
+        weights: NDArray[np.float64],
+        metrics: MetricRecord,  # noqa: ARG002
+    ) -> ArrayRecord | None:
+        """Make one model of those selected: their mean. Another rule overrides this.
+
+        Parameters
+        ----------
+        models : list of ArrayRecord
+            At least one; all of one structure.
+        weights : array of shape (n,)
+            The votes of the models, which sum to 1.
+        metrics : MetricRecord
+            The round's metrics, to which the rule adds what it did.
+
+        Returns
+        -------
+        ArrayRecord or None
+            None keeps the global model.
+        """
+        return average(models, weights)
+
+    def _average(self, kept: list[Message], metrics: MetricRecord) -> ArrayRecord | None:
         kept = weigh(kept, self.weighted_by_key, weighted=self.weighted)
         key = self.weighted_by_key
         weights = np.array([metrics_of(reply)[key] for reply in kept], dtype=np.float64)
         weights /= weights.sum()
+        combined = self.combine([arrays_of(reply) for reply in kept], weights, metrics)
+        if combined is None:
+            return self._sent
         contents = [reply.content for reply in kept]
         own = dict(metrics)
         metrics.update(self.train_metrics_aggr_fn(contents, key))
         metrics.update(own)  # what the strategy says of itself cannot be overwritten by clients
-        return average([arrays_of(reply) for reply in kept], weights)
+        return combined
 
 
 def average(models: list[ArrayRecord], weights: NDArray[np.float64]) -> ArrayRecord:
@@ -146,9 +173,15 @@ def average(models: list[ArrayRecord], weights: NDArray[np.float64]) -> ArrayRec
     row = np.empty(total.size, vector_dtype(like))
     for model, weight in zip(models, weights, strict=True):
         total += weight * flatten(model, out=row).astype(np.float64, copy=False)
-    mean = unflatten(total, like)
-    for name, array in like.items():
+    return average_counters(unflatten(total, like), models, weights)
+
+
+def average_counters(
+    combined: ArrayRecord, models: list[ArrayRecord], weights: NDArray[np.float64]
+) -> ArrayRecord:
+    """Replace the integer arrays of a combined model by the rounded mean of the models'."""
+    for name, array in combined.items():
         if not is_floating(array):
             counts = np.tensordot(weights, [decode(model[name]) for model in models], axes=1)
-            mean[name] = to_array(counts, np.dtype(array.dtype))
-    return mean
+            combined[name] = to_array(counts, np.dtype(array.dtype))
+    return combined
