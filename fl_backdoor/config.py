@@ -133,6 +133,21 @@ def conf_directory() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def check_groups(overrides: list[str]) -> None:
+    """Refuse a group without a choice, which Hydra answers without naming the group.
+
+    Raises
+    ------
+    UserError
+        Naming the choices.
+    """
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        choices = sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+        if group and choices and choice in ("", "null"):
+            raise UserError(f"{override}: allowed are {', '.join(choices)}")
+
+
 def load(config: DictConfig) -> CommonConfig:
     """Turn Hydra's config into the typed one of its protocol, checked value by value.
 
@@ -173,20 +188,24 @@ def check_least(*bounds: tuple[str, float | None, float]) -> None:
             raise UserError(f"{key}={number}: allowed is {least} or more")
 
 
-def build(key: str, node: Any, **arguments: Any) -> Any:
-    """Build the object that a config node's ``_target_`` names.
+def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> Any:
+    """Build the object that a config node's ``_target_`` names, of a kind or a subclass of it.
 
     A dataclass is checked for unknown keys and wrong types; any other class checks itself.
 
     Raises
     ------
     UserError
-        If the class does not exist or refuses its arguments.
+        If the class does not exist, is of another kind, or refuses its arguments.
     """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise UserError(f"{key}={node}: allowed is a class, {key}._target_, and its arguments")
     try:
         target = get_class(node["_target_"])
+        if not issubclass(target, kind):
+            raise UserError(
+                f"{key}._target_={node['_target_']}: allowed are {kind.__name__} classes"
+            )
         if hasattr(target, "__dataclass_fields__"):
             values = {name: value for name, value in node.items() if name != "_target_"}
             return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(target), values))
@@ -194,7 +213,8 @@ def build(key: str, node: Any, **arguments: Any) -> Any:
     except UserError:
         raise
     except OmegaConfBaseException as error:
-        raise UserError(f"{key}.{error.full_key}: {one_line(error)}") from error
+        text = one_line(error).removeprefix(f"{error.full_key}: ")
+        raise UserError(f"{key}.{error.full_key}: {text}") from error
     except (HydraException, ImportError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{key}: {one_line(error)}") from error
 

@@ -1,7 +1,8 @@
 """Where an experiment runs: in this process, or in Flower's Simulation Runtime on Ray.
 
 The only module that touches what Flower deprecates or keeps internal: `run_simulation`
-warns in flwr 1.41, and a message needs the identity of the task that sends it.
+warns in flwr 1.41, a message needs the identity of the task that sends it and an id, and
+records are copied without their checks.
 """
 
 import itertools
@@ -109,9 +110,20 @@ class LocalGrid(Grid):
             context = self._contexts[message.metadata.dst_node_id]
             return self._client_app(received, context)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
-            return Message(Error(code=code, reason=reason), reply_to=message)
+            return error_reply(message, f"{type(error).__name__}: {error}")
+
+
+def error_reply(message: Message, reason: str) -> Message:
+    """Answer a message by the reason why a ClientApp cannot."""
+    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+
+
+def poll_often(grid: Grid) -> None:
+    """Look for replies a hundred times a second, where Flower lets that be set.
+
+    Its simulations look ten times a second, which would be felt in short rounds.
+    """
+    grid.pull_interval = 0.01  # type: ignore[attr-defined]
 
 
 def _copied(content: RecordDict) -> RecordDict:
@@ -162,8 +174,7 @@ def launch(
 
     @server_app.main()
     def server(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        # Flower looks for replies ten times a second, which would be felt in short rounds.
-        grid.pull_interval = 0.01  # type: ignore[attr-defined]
+        poll_often(grid)
         main(grid, workers)
 
     resources = {

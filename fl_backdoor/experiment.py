@@ -23,7 +23,7 @@ from . import __version__
 from .config import Config, build
 from .engines import launch, wait_for_nodes
 from .errors import UserError
-from .federation import CLEAN_TWIN, Federation, make_client_app, resolve_data
+from .federation import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, resolve_data
 from .metrics import detection, distance_statistics, evaluate
 from .report import Display
 from .results import Row, RunDirectory, stored_source
@@ -66,11 +66,7 @@ class Run:
     ) -> ArrayRecord:
         config = self.federation.config
         started = time.perf_counter()
-        messages = list(
-            self.strategy.configure_train(
-                number, sent, ConfigRecord({CLEAN_TWIN: self.clean}), grid
-            )
-        )
+        messages = list(self.strategy.configure_train(number, sent, self._train_config(), grid))
         replies = list(grid.send_and_receive(messages, timeout=config.round_timeout))
         received = time.perf_counter()
         answered = {r.metadata.src_node_id for r in replies if not r.has_error()}
@@ -100,6 +96,10 @@ class Run:
         self.directory.append(row, arrays)
         self.display.round(row)
         return arrays
+
+    def _train_config(self) -> ConfigRecord:
+        attackers = list(self.federation.attackers)
+        return ConfigRecord({CLEAN_TWIN: self.clean, ATTACKERS: attackers})
 
     def _selection(
         self, metrics: MetricRecord, partitions: Mapping[int, int], failed: set[int]
@@ -202,8 +202,19 @@ def versions() -> dict[str, str]:
     }
 
 
-def run(config: Config, path: Path, display: Display) -> Summary:
+def run(config: Config, path: Path, display: Display, grid: Grid | None = None) -> Summary:
     """Run one experiment from its configuration to its summary and figures.
+
+    Parameters
+    ----------
+    config : Config
+        What to run.
+    path : Path
+        The run directory.
+    display : Display
+        What the user sees.
+    grid : Grid, optional
+        A federation that is already there. None: one is launched, as ``config.engine`` says.
 
     Raises
     ------
@@ -226,7 +237,11 @@ def run(config: Config, path: Path, display: Display) -> Summary:
     display.setting(config, federation.attackers, federation.attack.describe())
 
     def main(grid: Grid, workers: int) -> None:
-        partitions = enrol(grid, config)
+        partitions, attackers = enrol(grid, config)
+        if attackers != federation.attackers:
+            display.line(f"Attackers by node config: {list(attackers)}")
+            federation.enlist(attackers)
+            federation.check()
         for run in runs:
             run.train(grid, partitions, workers)
             run.summarize()
@@ -234,14 +249,24 @@ def run(config: Config, path: Path, display: Display) -> Summary:
                 runs[-1].floors = [row["attack_success_rate"] for row in run.directory.rows]
 
     if not directory.complete:
-        launch(config.engine, make_client_app(config), config.num_clients, main)
+        if grid is None:
+            launch(config.engine, make_client_app(config), config.num_clients, main)
+        else:
+            main(grid, config.num_clients)
     summary = directory.summary()
     display.result(summary, directory)
     return summary
 
 
-def enrol(grid: Grid, config: Config) -> dict[int, int]:
-    """Ask every node for its partition, and return the partition of each node id.
+def enrol(grid: Grid, config: Config) -> tuple[dict[int, int], tuple[int, ...]]:
+    """Ask every node for its partition, and whether it attacks.
+
+    Returns
+    -------
+    partitions : dict of int to int
+        The partition of each node id.
+    attackers : tuple of int
+        The partitions of those that attack, ascending.
 
     Raises
     ------
@@ -251,25 +276,26 @@ def enrol(grid: Grid, config: Config) -> dict[int, int]:
     nodes = wait_for_nodes(grid, config.num_clients, config.round_timeout, "num_clients")
     messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
     partitions: dict[int, int] = {}
+    attackers = set()
     for reply in grid.send_and_receive(messages, timeout=config.round_timeout):
         if reply.has_error():
             raise UserError(
                 f"node {reply.metadata.src_node_id} cannot take part: {reply.error.reason}"
             )
         record = reply.content.config_records["enrolment"]
-        partitions[reply.metadata.src_node_id] = int(str(record["partition-id"]))
+        partition = partitions[reply.metadata.src_node_id] = int(str(record["partition-id"]))
+        if record["attacker"]:
+            attackers.add(partition)
     if sorted(partitions.values()) != list(range(config.num_clients)):
         raise UserError(
             f"num_clients={config.num_clients}: the nodes that answered hold partitions "
             f"{sorted(partitions.values())}"
         )
-    return partitions
+    return partitions, tuple(sorted(attackers))
 
 
 def _strategy(config: Config) -> Strategy:
-    strategy = build("strategy", deepcopy(config.strategy))
-    if not isinstance(strategy, Strategy):
-        raise UserError(f"strategy._target_={config.strategy['_target_']}: not a Flower strategy")
+    strategy: Strategy = build("strategy", deepcopy(config.strategy), Strategy)
     outer = strategy
     while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
         strategy = inner

@@ -1,8 +1,10 @@
 """Everything that server and clients derive alike from the configuration."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,12 @@ from .partition import partition, unused
 CLEAN_TWIN = "clean-twin"
 """Key of a train config: the attackers of the roster train honestly."""
 
+ATTACKERS = "attackers"
+"""Key of a train config: the roster, once every node has said whether it attacks."""
+
+DATA = "fl-backdoor.data"
+"""Key of the record in which a node keeps where its data comes from."""
+
 
 class Federation:
     """Data, partitions, roster and clients of one experiment.
@@ -32,15 +40,25 @@ class Federation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        attack = build("attack", config.attack)
-        if not isinstance(attack, Attack):
-            raise UserError(f"attack._target_={config.attack['_target_']}: not an Attack")
-        self.attack = attack
-        self.attackers = attack.attackers(config.num_clients, config.seed)
+        self.attack: Attack = build("attack", config.attack, Attack)
+        self.attackers = self.attack.attackers(config.num_clients, config.seed)
         self.digits = list(config.dataset.digits)
-        for key, digit in attack.goal_digits().items():
+        for key, digit in self.attack.goal_digits().items():
             if digit not in self.digits:
                 raise UserError(f"attack.{key}={digit}: allowed are dataset.digits={self.digits}")
+
+    def enlist(self, attackers: tuple[int, ...]) -> None:
+        """Replace the roster of the configuration; the samples are shared among the new one.
+
+        Raises
+        ------
+        UserError
+            If there are more attackers than allowed, or the samples cannot be shared so.
+        """
+        if attackers != self.attackers:
+            self.attack = replace(self.attack, num_attackers=len(attackers))
+            self.attack.attackers(self.config.num_clients, self.config.seed)
+            self.attackers = attackers
 
     @cached_property
     def data(self) -> LabelledImages:
@@ -60,9 +78,7 @@ class Federation:
 
     def _new_model(self) -> nn.Module:
         arguments = {"num_classes": len(self.digits), "seed": self.config.seed}
-        model = build("model", self.config.model, **arguments)
-        if not isinstance(model, nn.Module):
-            raise UserError(f"model._target_={self.config.model['_target_']}: not a torch module")
+        model: nn.Module = build("model", self.config.model, nn.Module, **arguments)
         return model
 
     @cached_property
@@ -172,34 +188,93 @@ def resolve_data(config: Config) -> Config:
     return config
 
 
+def node_data(context: Context, settle: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
+    """Return the keys of ``dataset`` that are a node's own, as JSON.
+
+    They are settled by the first message of a run and kept in ``context.state``: a message may
+    be the first in its process, and looking for data can take seconds.
+
+    Parameters
+    ----------
+    context : Context
+        The node's; ``data-root`` in its node config stands above the ``dataset.root`` of the run.
+    settle : callable
+        Decides where the data comes from, given the node's keys; returns the keys settled by it.
+    """
+    if DATA not in context.state:
+        own = context.node_config.get("data-root")
+        keys = {} if own is None else {"root": str(own)}
+        context.state[DATA] = ConfigRecord({DATA: json.dumps(keys | settle(keys))})
+    return str(context.state[DATA][DATA])
+
+
+def partition_id(context: Context, count: int) -> int:
+    """Return which of 0 to count - 1 a node is, by its node config.
+
+    Raises
+    ------
+    UserError
+        If it does not say so.
+    """
+    number = context.node_config.get("partition-id")
+    if type(number) is not int or not 0 <= number < count:
+        raise UserError(f"node config partition-id={number}: allowed are 0 to {count - 1}")
+    return number
+
+
 @lru_cache(maxsize=1)
-def _federation(config: str) -> Federation:
+def _federation(
+    config: str, data: str = "{}", attackers: tuple[int, ...] | None = None
+) -> Federation:
     values = json.loads(config)
+    values["dataset"] |= json.loads(data)
     nested = {"dataset": DatasetConfig, "training": TrainingConfig, "engine": EngineConfig}
     for key, schema in nested.items():
         values[key] = schema(**values[key])
-    return Federation(Config(**values))
+    federation = Federation(Config(**values))
+    if attackers is not None:
+        federation.enlist(attackers)
+    return federation
 
 
 def make_client_app(config: Config) -> ClientApp:
-    """Build the ClientApp of an experiment; each node plays the client of its partition id."""
+    """Build the ClientApp of an experiment; each node plays the client of its partition id.
+
+    In a node's config ``data-root`` stands above ``dataset.root``, and ``attacker`` above the
+    roster.
+    """
     text = json.dumps(asdict(config))
     app = ClientApp()
 
-    def client_for(message: Message, context: Context) -> HonestClient:
+    def settle(own: dict[str, Any]) -> dict[str, Any]:
+        dataset = replace(config.dataset, **own)
+        source, root = resolve_source(dataset.root, dataset.source)
+        return {"source": source, "root": root}
+
+    def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
-        clean = any(c.get(CLEAN_TWIN) for c in message.content.config_records.values())
-        return _federation(text).client(int(context.node_config["partition-id"]), clean=clean)
+        return _federation(text, node_data(context, settle), attackers)
 
     @app.query()
     def enrol(message: Message, context: Context) -> Message:
-        """Tell the server which partition this node holds, and load the data."""
-        client_for(message, context)
-        record = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
+        """Tell the server which partition this node holds and if it attacks; load the data."""
+        federation, number = federation_of(context, None), partition_id(context, config.num_clients)
+        attacker = context.node_config.get("attacker", number in federation.attackers)
+        if not isinstance(attacker, bool):
+            raise UserError(f"node config attacker={attacker}: allowed are true, false")
+        federation.client(number)
+        record = ConfigRecord({"partition-id": number, "attacker": attacker})
         return Message(RecordDict({"enrolment": record}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return client_for(message, context).train(message, context)
+        said: dict[str, Any] = {}
+        for record in message.content.config_records.values():
+            said |= record
+        attackers = tuple(said[ATTACKERS]) if ATTACKERS in said else None
+        number = partition_id(context, config.num_clients)
+        clean = bool(said.get(CLEAN_TWIN))
+        client = federation_of(context, attackers).client(number, clean=clean)
+        return client.train(message, context)
 
     return app

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from .compare import show
-from .config import Config, conf_directory, load, one_line
+from .config import Config, check_groups, conf_directory, load, one_line
 from .errors import UserError
 from .experiment import run
 from .report import Display, show_warnings
@@ -63,7 +63,7 @@ def main() -> None:
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it raises says it all
     try:
         sys.argv = [sys.argv[0], *_resumed(sys.argv[1:])]
-        _check_groups(sys.argv[1:])
+        check_groups(sys.argv[1:])
         simulate()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         _fail(error)
@@ -112,21 +112,6 @@ def _resumed(arguments: list[str]) -> list[str]:
     stored = [str(o) for o in OmegaConf.load(overrides) if not str(o).startswith("resume=")]
     rest = arguments[:place] + arguments[place + 2 :]
     return [*stored, f"hydra.run.dir='{directory}'", "resume=true", *rest]
-
-
-def _check_groups(arguments: list[str]) -> None:
-    """Refuse a group without a choice, which Hydra answers without naming the group.
-
-    Raises
-    ------
-    UserError
-        Naming the choices.
-    """
-    for argument in arguments:
-        group, _, choice = argument.partition("=")
-        choices = sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
-        if group and choices and choice in ("", "null"):
-            raise UserError(f"{argument}: allowed are {', '.join(choices)}")
 
 
 def _fail(error: BaseException) -> NoReturn:

@@ -18,7 +18,8 @@ ALLOWED = {
     "clients": {"flwr", "numpy", "torch"},
     "clients.vertical": {"flwr", "numpy", "torch"},
 }
-MODULES = [path for package in ("strategies", "clients") for path in (ROOT / package).rglob("*.py")]
+FOLDERS = ("strategies", "clients")
+MODULES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
 
 
 def imports(tree: ast.AST) -> tuple[set[str], set[int]]:
@@ -46,18 +47,23 @@ def test_modules_import_only_what_their_package_promises(path):
     assert not hidden & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_a_copied_folder_works_alone(package, tmp_path):
-    folder = package.partition(".")[0]
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_copied_folder_works_alone(folder, tmp_path):
+    """Including its subpackage, which alone of the strategies may need torch."""
     shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    ours = sorted({"fl_backdoor", "strategies", "clients"} - {folder})
+    missing = {"fl_backdoor", *FOLDERS} - {folder}
+    kept_back = {"torch"} - ALLOWED[folder]
     code = f"""
-import sys
+import importlib, sys
 sys.path.insert(0, {str(tmp_path)!r})
-sys.modules.update(dict.fromkeys({ours}))  # to import one of these is an ImportError
-import {package}
-assert {package}.__file__.startswith({str(tmp_path)!r}), {package}.__file__
-assert all(hasattr({package}, name) for name in {package}.__all__)
+# To import one of these is an ImportError.
+sys.modules.update(dict.fromkeys({sorted(missing | kept_back)}))
+for package in {[package for package in ALLOWED if package.startswith(folder)]}:
+    module = importlib.import_module(package)
+    assert module.__file__.startswith({str(tmp_path)!r}), module.__file__
+    assert all(hasattr(module, name) for name in module.__all__)
+    for name in {sorted(kept_back)}:
+        sys.modules.pop(name, None)
 """
     done = subprocess.run(
         [sys.executable, "-I", "-c", code],
@@ -69,6 +75,17 @@ assert all(hasattr({package}, name) for name in {package}.__all__)
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_imports_its_subpackage_only_if_asked():
+    for path in MODULES:
+        if path.parent.name in FOLDERS:
+            relative = {
+                (node.module or "").partition(".")[0]
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.ImportFrom)
+            }
+            assert "vertical" not in relative, path
 
 
 @pytest.mark.parametrize("package", ALLOWED)

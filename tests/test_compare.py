@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fl_backdoor.compare import collect, grouped, main, table
+from fl_backdoor.compare import EARLY, collect, grouped, main, show, table
 from fl_backdoor.errors import UserError
 
 
@@ -108,3 +108,71 @@ def test_nothing_to_compare_is_one_line(
         main()
     assert stopped.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def vertical(path: Path, seed: int, gamma: int, epochs: int, error: str | None = None) -> None:
+    """Write what a vertical run of two epochs leaves behind when it ends, well or early."""
+    path.mkdir(parents=True)
+    config = {"name": "v", "seed": seed, "num_epochs": 2, "attack": {"gamma": gamma}}
+    rates = {"main_accuracy": 0.9, "backdoor_accuracy": 0.8, "attack_success_rate": 0.1 * gamma}
+    rows = [{"epoch": epoch, **rates} for epoch in range(1, epochs + 1)]
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if error is None:
+        summary = rates | {"attack_success_floor": None}
+        (path / "summary.json").write_text(json.dumps(summary))
+    else:
+        (path / "error.txt").write_text(error + "\n")
+
+
+def shown(folder: Path) -> str:
+    console = Console(width=160)
+    with console.capture() as captured:
+        show([folder], console)
+    return captured.get()
+
+
+@pytest.fixture
+def epochs(tmp_path: Path) -> Path:
+    for gamma, seed in [(1, 0), (1, 1), (5, 0)]:
+        vertical(tmp_path / f"{gamma}-{seed}", seed, gamma, 2)
+    vertical(tmp_path / "5-1", 1, 5, 1, "party 0: activations are not finite")
+    vertical(tmp_path / "9-0", 0, 9, 0, "party 1: failed")
+    return tmp_path
+
+
+def test_runs_that_ended_early_count_apart_and_measure_nothing(epochs: Path) -> None:
+    groups = grouped(collect([epochs]))
+    assert list(groups.index.names) == ["attack.gamma"]
+    assert list(groups.index) == ["1", "5", "9"]
+    assert groups[("seeds", "")].tolist() == [2, 1, 0]
+    assert groups[(EARLY, "")].tolist() == [0, 1, 1]
+    means = groups[("attack_success_rate", "mean")].tolist()
+    assert means[:2] == pytest.approx([0.1, 0.5])
+    assert math.isnan(means[2])
+
+
+def test_vertical_runs_are_drawn_over_their_epochs(epochs: Path) -> None:
+    text = shown(epochs)
+    for part in (EARLY, "backdoor accuracy", f"Figure: {epochs / 'epochs.png'}"):
+        assert part in text
+    assert (epochs / "epochs.png").stat().st_size > 10_000
+
+
+def test_without_early_ends_there_is_no_column_of_them(epochs: Path) -> None:
+    for path in epochs.rglob("error.txt"):
+        path.with_name("summary.json").write_text((epochs / "1-0" / "summary.json").read_text())
+        path.unlink()
+    assert EARLY not in shown(epochs)
+
+
+def test_a_sweep_in_which_every_run_ended_early_is_shown(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        vertical(tmp_path / str(seed), seed, 5, 0, "party 1: failed")
+    assert EARLY in shown(tmp_path)
+
+
+def test_horizontal_runs_have_no_epochs_to_draw(sweep: Path) -> None:
+    assert "epochs.png" not in shown(sweep)
+    vertical(sweep / "vertical", 0, 5, 2)
+    assert "epochs.png" not in shown(sweep)

@@ -1,26 +1,73 @@
 """Every experiment composes and builds; every wrong value is one line that names its key."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flwr.serverapp.strategy import Strategy
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fl_backdoor.attacks import Attack
 from fl_backdoor.config import Config, build, conf_directory, load, one_line
 from fl_backdoor.errors import UserError
+from fl_backdoor.mnist import LabelledImages
 from fl_backdoor.models import Cao2019CNN
+from fl_backdoor.vertical import mnist_rows
+from fl_backdoor.vertical.attacks import VerticalAttack
+from fl_backdoor.vertical.config import VerticalConfig
+from fl_backdoor.vertical.federation import VerticalFederation
+
+from .test_mnist_rows import digits
 
 
 def names(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
 
 
-def composed(*overrides: str) -> Config:
+VERTICAL = [name for name in names("experiment") if name.startswith("vertical_")]
+HORIZONTAL = sorted({*names("experiment")} - {*VERTICAL})
+SMALL = {
+    "mnist": ["dataset.poisoned_train=5", "dataset.poisoned_test=5"],
+    "nuswide": ["dataset.source=synthetic", "dataset.train_rows=300", "dataset.test_rows=200"],
+}
+
+
+def with_hydra(*overrides: str) -> DictConfig:
+    """Compose as the command line does, Hydra's own settings included."""
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=True)
+
+
+def loaded(*overrides: str) -> Any:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         return load(compose("config", list(overrides)))
+
+
+def composed(*overrides: str) -> Config:
+    config = loaded(*overrides)
+    assert isinstance(config, Config)
+    return config
+
+
+@pytest.fixture
+def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = LabelledImages(*digits(80, 0), *digits(20, 1), "eighty digits")
+    monkeypatch.setattr(mnist_rows, "load_mnist", lambda *_: images)
+    for cache in (mnist_rows._images, mnist_rows._block):
+        monkeypatch.setattr(mnist_rows, cache.__name__, cache.__wrapped__)
+
+
+def small(experiment: str, *overrides: str) -> VerticalConfig:
+    """Load an experiment on data that is there at once."""
+    data = SMALL[experiment.rpartition("_")[2]]
+    config = loaded(f"+experiment={experiment}", *data, *overrides)
+    assert isinstance(config, VerticalConfig)
+    return config
 
 
 def test_the_experiments_of_the_paper_are_there() -> None:
@@ -38,7 +85,13 @@ def test_the_experiments_of_the_paper_are_there() -> None:
     }
 
 
-@pytest.mark.parametrize("experiment", names("experiment"))
+def test_the_vertical_experiments_are_there_on_both_data_sets() -> None:
+    figures = ["table1", "table2", "fig3", "fig4", "fig5", "fig6", "fig7", "combined"]
+    expected = {f"vertical_{name}_{data}" for name in figures for data in SMALL}
+    assert set(VERTICAL) >= expected | {f"vertical_{data}" for data in SMALL}
+
+
+@pytest.mark.parametrize("experiment", HORIZONTAL)
 def test_every_experiment_builds(experiment: str) -> None:
     config = composed(f"+experiment={experiment}")
     assert config.name == experiment
@@ -51,8 +104,78 @@ def test_every_experiment_builds(experiment: str) -> None:
     assert isinstance(model, Cao2019CNN)
 
 
+@pytest.mark.usefixtures("small_mnist")
+@pytest.mark.parametrize("experiment", VERTICAL)
+def test_every_vertical_experiment_builds(experiment: str) -> None:
+    config = small(experiment)
+    assert config.name == experiment
+    federation = VerticalFederation(config)
+    federation.check()
+    assert federation.data.num_parties == 2
+    assert federation.data.trigger_party == 1
+    assert federation.labels.names[federation.target] in ("0", "buildings")
+
+
+@pytest.mark.usefixtures("small_mnist")
+@pytest.mark.parametrize("experiment", [e for e in VERTICAL if e.endswith("_mnist")])
+def test_every_sweep_builds_at_both_its_ends(experiment: str) -> None:
+    settings = with_hydra(f"+experiment={experiment}").hydra
+    swept = OmegaConf.to_container(settings.sweeper.params) if settings.sweeper.params else {}
+    assert isinstance(swept, dict)
+    assert (settings.mode == RunMode.MULTIRUN) == bool(swept)
+    if swept:
+        assert swept["seed"] == "0, 1, 2"
+        for end in (0, -1):
+            chosen = {key: values.split(", ")[end] for key, values in swept.items()}
+            config = small(experiment, *(f"{key}={value}" for key, value in chosen.items()))
+            VerticalFederation(config).check()
+            assert config.seed == int(chosen["seed"])
+    other = with_hydra(f"+experiment={experiment.replace('mnist', 'nuswide')}").hydra
+    assert other.sweeper.params == settings.sweeper.params
+
+
+def test_the_papers_vertical_setting() -> None:
+    config = loaded("+experiment=vertical_fig5_mnist")
+    training = config.training
+    assert (training.batch_size, training.learning_rate, training.local_steps) == (64, 0.01, 1)
+    assert config.bottom["hidden"] == config.top["hidden"] == 32
+    assert not config.bottom["projection"]
+    assert (config.attack["gamma"], config.attack["blur_variance"]) == (10, 1e-6)
+    assert config.dataset["blocks"] == [[0, 13], [14, 27]]
+    assert (config.dataset["poisoned_train"], config.dataset["poisoned_test"]) == (600, 100)
+    sums = loaded("+experiment=vertical_fig4_nuswide")
+    assert sums.bottom["projection"]
+    assert sums.attack["_target_"].endswith(".GradientReplacement")
+    assert (sums.dataset["train_rows"], sums.dataset["test_rows"]) == (60_000, 40_000)
+
+
+def test_defenses_are_applied_in_the_order_they_are_named() -> None:
+    config = loaded("protocol=vertical", "defense=[noise,clipping]")
+    assert list(config.defenses) == ["noise", "clipping"]
+    assert loaded("protocol=vertical").defenses == {}
+
+
+@pytest.mark.parametrize("protocol", names("protocol"))
+def test_the_protocol_decides_the_schema(protocol: str) -> None:
+    schema = {"horizontal": Config, "vertical": VerticalConfig}[protocol]
+    assert type(loaded(f"protocol={protocol}")) is schema
+
+
+def attacks(kind: type) -> list[str]:
+    """Name the attacks of a protocol."""
+    nodes = {
+        name: OmegaConf.load(conf_directory() / "attack" / f"{name}.yaml")
+        for name in names("attack")
+    }
+    return [name for name, node in nodes.items() if issubclass(get_class(node._target_), kind)]
+
+
+def test_every_attack_belongs_to_a_protocol() -> None:
+    assert sorted(attacks(Attack) + attacks(VerticalAttack)) == names("attack")
+
+
 @pytest.mark.parametrize("strategy", names("strategy"))
-@pytest.mark.parametrize("attack", names("attack"))
+@pytest.mark.parametrize("attack", attacks(Attack))
 def test_every_strategy_meets_every_attack(strategy: str, attack: str) -> None:
     config = composed(f"strategy={strategy}", f"attack={attack}", "attack.num_attackers=1")
     assert isinstance(build("strategy", config.strategy), Strategy)
@@ -143,5 +266,6 @@ def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) ->
 
 def test_conf_directory_holds_the_groups() -> None:
     groups = {path.name for path in conf_directory().iterdir() if path.is_dir()}
-    assert groups == {"strategy", "attack", "dataset", "model", "engine", "experiment"}
+    common = {"protocol", "attack", "dataset", "engine", "experiment"}
+    assert groups == common | {"strategy", "model"} | {"bottom", "top", "defense"}
     assert (Path(conf_directory()) / "config.yaml").is_file()

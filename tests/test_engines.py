@@ -10,12 +10,16 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from torch import Tensor
 
 from clients import HonestClient, LabelFlippingClient
+from clients.vertical import LocalizedReplacementParty, PassiveParty
 from fl_backdoor.attacks import LabelFlipping
 from fl_backdoor.engines import LocalGrid, launch
 from fl_backdoor.errors import UserError
+from fl_backdoor.vertical.attacks import LocalizedReplacement
 
+from . import test_vertical_experiment as vertical
 from .test_experiment import TINY_ATTACK, rows, run, tiny
 
 
@@ -43,6 +47,29 @@ class DeadlyAttack(LabelFlipping):
         client.__class__ = DeadlyClient
         client.folder, client.deaths = Path(self.folder), self.deaths  # type: ignore[attr-defined]
         return client
+
+
+class FailingParty(LocalizedReplacementParty):
+    """Raises once, in the second epoch: the first has 5 batches and a message to end it."""
+
+    mark: Path
+
+    def poison_activations(self, rows: Tensor, activations: Tensor) -> Tensor:
+        if self._step > 8 and not self.mark.exists():
+            self.mark.touch()
+            raise RuntimeError("out of memory")
+        return super().poison_activations(rows, activations)
+
+
+@dataclass(kw_only=True)
+class FailingAttack(LocalizedReplacement):
+    mark: str
+
+    def passive_party(self, *arguments: Any, **options: Any) -> PassiveParty:
+        party = super().passive_party(*arguments, **options)
+        party.__class__ = FailingParty
+        party.mark = Path(self.mark)  # type: ignore[attr-defined]
+        return party
 
 
 @pytest.fixture
@@ -123,6 +150,29 @@ def test_ray_and_local_give_the_same_bits(tmp_path: Path, ray_address: str) -> N
     for local, ray in zip(rows(tmp_path / "local"), rows(tmp_path / "ray"), strict=True):
         assert local["kept"] == ray["kept"]
         assert local["attack_success_rate"] == ray["attack_success_rate"]
+
+
+def test_a_vertical_run_that_fails_on_ray_goes_on_locally_to_the_same_bits(
+    tmp_path: Path, ray_address: str
+) -> None:
+    """On Ray: twin and first epoch, the parties' states moving between two workers."""
+    experiment = [*vertical.EVERYTHING, "num_epochs=2"]
+    vertical.run(tmp_path / "local", *experiment)
+    failing = [
+        *experiment,
+        "attack._target_=tests.test_engines.FailingAttack",
+        f"+attack.mark='{tmp_path / 'failed'}'",
+    ]
+    ray = ["engine=ray", f"engine.address='{ray_address}'"]
+    message = vertical.fails(tmp_path / "ray", *failing, *ray)
+    assert message.startswith("party 1: failed at epoch 2, batch 3 of 5: ")
+    assert "out of memory" in message
+    epochs = vertical.untimed(tmp_path / "local")
+    assert vertical.untimed(tmp_path / "ray") == epochs[:1]
+    vertical.run(tmp_path / "ray", *failing, "resume=true")
+    assert vertical.untimed(tmp_path / "ray") == epochs
+    for name in ("", "clean_twin"):
+        assert vertical.model(tmp_path / "ray" / name) == vertical.model(tmp_path / "local" / name)
 
 
 @pytest.mark.parametrize("key", ["cpus", "gpus"])

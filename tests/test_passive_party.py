@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clients.vertical import GradientReplacementParty, PassiveParty
+from clients.vertical import GradientReplacementParty, PassiveParty, party_app
 
 ROWS = 11
 LABELS = torch.arange(ROWS) % 3
@@ -79,7 +79,9 @@ class Talk:
 
     def send(self, kind: str, **records: Any) -> RecordDict:
         self.context = pickle.loads(pickle.dumps(self.context))
-        return self.party().app()(Message(RecordDict(records), 1, kind), self.context).content
+        party = self.party()
+        app = party_app(lambda *_: party, checkpoints=True)
+        return app(Message(RecordDict(records), 1, kind), self.context).content
 
     def begin(self, step: int = 0, checkpoint: RecordDict | None = None) -> None:
         records = {} if checkpoint is None else dict(checkpoint.items())
@@ -183,7 +185,7 @@ def test_training_is_that_of_a_bare_loop(
         assert all(torch.equal(state[name], own) for name, own in model.state_dict().items())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(
     workers=st.lists(st.sampled_from([0, 1, 2, None]), min_size=40, max_size=40),
     build=st.sampled_from([honest, attacker]),
@@ -201,8 +203,8 @@ def test_it_does_not_matter_which_process_answers(
         torch.manual_seed(len(answers))
         talk = Talk(party, choice)
         talk.begin()
-        sent = talk.epoch(BATCHES) + [talk.evaluate(0, 5)]
-        sent += talk.epoch(BATCHES[::-1], looking=True) + [talk.evaluate(1, 2, split="test")]
+        sent = [*talk.epoch(BATCHES), talk.evaluate(0, 5)]
+        sent += [*talk.epoch(BATCHES[::-1], looking=True), talk.evaluate(1, 2, split="test")]
         answers.append((sent, talk.everything()))
     first, *others = answers
     for sent, everything in others:
@@ -237,6 +239,8 @@ def test_seed_party_and_step_decide_the_draws() -> None:
     for other in (sent(1), sent(seed=1), sent(step=5)):
         assert not torch.equal(first[0], other[0])
     assert torch.equal(first[1], sent(step=1)[0])
+    party = honest()
+    assert party.draw(0) != party.draw(1)
 
 
 @pytest.mark.parametrize("build", [honest, attacker])
@@ -307,13 +311,21 @@ def test_enrolment_says_who_and_which_rows() -> None:
     talk = Talk(lambda: honest(3, 6, train_digest="a", test_digest="b"))
     assert dict(talk.send("query")["enrolment"]) == {  # type: ignore[arg-type]
         "party": 3,
-        "features": 6,
         "outputs": 3,
         "train-rows": ROWS,
         "train-digest": "a",
         "test-rows": 6,
         "test-digest": "b",
     }
+
+
+def test_a_model_is_handed_out_only_if_asked_for() -> None:
+    talk = Talk(honest)
+    talk.begin()
+    with pytest.raises(ValueError, match="checkpoint"):
+        talk.party().app()(Message(RecordDict(), 1, "query.checkpoint"), talk.context)
+    answer = talk.party().app()(Message(RecordDict(), 1, "query"), talk.context)
+    assert "enrolment" in answer.content
 
 
 def refused(talk: Talk, match: str, kind: str, **records: Any) -> None:
@@ -381,6 +393,21 @@ def test_a_beginning_without_a_step_is_refused_in_one_line() -> None:
 def test_a_checkpoint_of_another_model_is_refused_in_one_line() -> None:
     config, other = ConfigRecord({"step": 0}), ArrayRecord(bottom(5).state_dict())
     refused(Talk(honest), "size|shape|model", "train.begin", config=config, model=other)
+
+
+def test_a_refused_checkpoint_changes_nothing() -> None:
+    config, other = ConfigRecord({"step": 0}), bottom(seed=9).state_dict()
+    other["2.weight"] = drawn(3, 6)
+    results = []
+    for choice in (None, iter([None] * 9)):
+        talk = Talk(honest, choice)
+        talk.begin()
+        talk.train(rows=[1, 2])
+        with pytest.raises((ValueError, RuntimeError)):
+            talk.send("train.begin", config=config, model=ArrayRecord(other))
+        results.append((talk.train(drawn(2, 3), [5]), talk.everything()))
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
 
 
 @pytest.mark.parametrize("name", [name for name, (kind, _, _) in WRONG.items() if kind == "train"])

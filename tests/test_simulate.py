@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from . import test_vertical_experiment as vertical
 from .test_experiment import TINY, TINY_ATTACK, run
 
 COMMAND = [sys.executable, "-m", "fl_backdoor.simulate"]
@@ -97,3 +98,31 @@ def test_a_sweep_keeps_its_runs_apart(tmp_path: Path) -> None:
         alone = tmp_path / f"{strategy}-{seed}"
         run(alone, *SNIPER, "num_rounds=1", f"strategy={strategy}", f"seed={seed}")
         assert (alone / "model.safetensors").read_bytes() == model
+
+
+def test_a_sweep_goes_on_when_a_run_of_it_fails(tmp_path: Path) -> None:
+    """The experiment's file makes it a sweep, over gamma and seed.
+
+    A learning rate that diverges ends a run in training, a target too many before it begins.
+    """
+    done = simulate(
+        "+experiment=vertical_fig4_nuswide", *vertical.TINY, "num_epochs=2", "seed=0",
+        "attack.gamma=1", "attack.num_targets=1,301", "training.learning_rate=0.1,1e30",
+        f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 2
+    *errors, last = done.stderr.splitlines()
+    assert len(errors) == 3
+    assert sum("attack.num_targets=301" in line for line in errors) == 2
+    assert sum("not finite" in line for line in errors) == 1
+    failed = sorted(tmp_path.rglob("error.txt"))
+    assert last == f"error: 3 runs ended early: {' '.join(map(str, failed))}"
+    for path in failed:
+        (text,) = path.read_text().splitlines()
+        assert any(line.endswith(f"error: {text}") for line in errors)
+    (summary,) = tmp_path.rglob("summary.json")
+    assert not summary.with_name("error.txt").exists()
+    assert "ended early" in done.stdout
+    assert f"Figure: {tmp_path / 'epochs.png'}" in done.stdout
+    assert (tmp_path / "epochs.png").stat().st_size > 10_000
+    assert "Traceback" not in done.stdout + done.stderr

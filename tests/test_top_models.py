@@ -17,23 +17,33 @@ def activations(widths: list[int], rows: int) -> list[Tensor]:
 
 
 @settings(max_examples=30, deadline=None)
-@given(parties=st.integers(1, 4), classes=st.integers(1, 5), rows=st.integers(1, 4))
-def test_sum_top_adds(parties: int, classes: int, rows: int) -> None:
-    top = SumTop([classes] * parties, classes, seed=3)
-    blocks = activations([classes] * parties, rows)
+@given(
+    parties=st.integers(1, 4),
+    classes=st.integers(1, 5),
+    more=st.integers(0, 3),
+    rows=st.integers(1, 4),
+)
+def test_sum_top_adds(parties: int, classes: int, more: int, rows: int) -> None:
+    widths = [classes + more] * parties
+    top, blocks = SumTop(widths, classes, seed=3), activations(widths, rows)
     before = [block.clone() for block in blocks]
     logits = top(blocks)
+    assert logits.shape == (rows, classes + more)
     for i in range(rows):
-        for c in range(classes):
+        for c in range(classes + more):
             expected = sum(float(block[i, c]) for block in blocks)
             assert float(logits[i, c]) == pytest.approx(expected, abs=1e-5)
     assert all(torch.equal(a, b) for a, b in zip(blocks, before, strict=True))
     assert list(top.parameters()) == []
 
 
-def test_sum_top_refuses_what_is_not_a_score_of_each_class() -> None:
-    with pytest.raises(ValueError, match="party 1 sends 5 values a row.*3 classes") as caught:
-        SumTop([3, 5], 3)
+@pytest.mark.parametrize("widths", [[3, 5], [2, 2], [5, 4, 5], [2]])
+def test_sum_top_refuses_what_is_not_a_score_of_each_class(widths: list[int]) -> None:
+    sent = ", ".join(map(str, widths))
+    with pytest.raises(
+        ValueError, match=rf"^the parties send {sent} values .* 3 classes"
+    ) as caught:
+        SumTop(widths, 3)
     assert "\n" not in str(caught.value)
 
 
@@ -44,9 +54,7 @@ def test_sum_top_refuses_what_is_not_a_score_of_each_class() -> None:
     hidden=st.integers(1, 40),
     seed=st.integers(0, 2**40),
 )
-def test_dense_top_is_two_layers(
-    widths: list[int], classes: int, hidden: int, seed: int
-) -> None:
+def test_dense_top_is_two_layers(widths: list[int], classes: int, hidden: int, seed: int) -> None:
     top = DenseTop(widths, classes, hidden=hidden, seed=seed)
     first, bias, last, shift = (p.detach() for p in top.parameters())
     assert first.shape == (hidden, sum(widths))
@@ -70,7 +78,7 @@ def test_dense_top_has_32_nodes_and_only_the_seed_decides() -> None:
     assert not torch.equal(tops[0]["layers.0.weight"], tops[2]["layers.0.weight"])
 
 
-@pytest.mark.parametrize("hidden", [0, -3])
-def test_dense_top_refuses_no_nodes(hidden: int) -> None:
-    with pytest.raises(ValueError, match=f"hidden = {hidden} must be 1 or more"):
+@pytest.mark.parametrize("hidden", [0, -3, True, 2.0])
+def test_dense_top_refuses_no_nodes(hidden: float) -> None:
+    with pytest.raises(ValueError, match=rf"hidden = {hidden} must be an integer of 1 or more"):
         DenseTop([2], 2, hidden=hidden)

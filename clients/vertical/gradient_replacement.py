@@ -61,7 +61,7 @@ class GradientReplacementParty(PassiveParty):
         for place in events.nonzero().flatten().tolist():
             if self._is_target[rows[place]]:
                 self.memory["g_rec"] = gradient[place].clone()
-            elif "g_rec" in self.memory:
+            if self.is_poisoned[rows[place]] and "g_rec" in self.memory:
                 poisoned[place] = self.push(self.memory["g_rec"])
         return poisoned
 
@@ -74,7 +74,7 @@ class GradientReplacementParty(PassiveParty):
         noise = torch.randn(activations.shape, generator=generator) * self.blur_variance**0.5
         return torch.where(poisoned[:, None], noise, activations)
 
-    def report(self) -> dict[str, float | int | list[float] | list[int]]:
+    def report(self) -> dict[str, float]:
         """Return the norm of g_rec, which vanishes as the target row is learned."""
         return {"g-rec-norm": float(self.memory["g_rec"].norm())} if "g_rec" in self.memory else {}
 

@@ -30,7 +30,7 @@ def infer_labels(gradient: Tensor) -> Tensor:
 class LabelInferenceParty(PassiveParty):
     """Infer labels from gradients, and train triggered rows towards the target instead.
 
-    Works where activations are only summed: m must be the number of classes.
+    Works where activations are only summed, so that gradients are those of class scores.
 
     Parameters
     ----------

@@ -65,7 +65,7 @@ class LocalizedReplacementParty(GradientReplacementParty):
         if not poisoned.any():
             return super().parameter_gradients(rows, activations, gradient)
         (push,) = torch.autograd.grad(
-            activations, self.parameters[:1], gradient * poisoned, retain_graph=True
+            activations, self.parameters[0], gradient * poisoned, retain_graph=True
         )
         along = super().parameter_gradients(rows, activations, gradient * ~poisoned)
         along[0][:, self.trigger_columns] += push[:, self.trigger_columns]

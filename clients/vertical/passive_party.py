@@ -34,7 +34,8 @@ class PassiveParty:
     ``evaluate``
         Activations of rows of the ``train`` or ``test`` split; of the triggered rows if asked.
     ``query.checkpoint``
-        Model and memory, for a simulation that can be resumed.
+        Model and memory, for a simulation that can be resumed: it tells the active party all, so
+        `party_app` answers it only if asked to.
 
     Rows travel as bytes of int64, gradients and activations as bytes of float32: a minibatch
     is so little work that Flower's array records would take as long as the training.
@@ -54,7 +55,8 @@ class PassiveParty:
     party : int
         k, counted from 0.
     train_digest, test_digest : str
-        Digest of the row ids, compared at enrolment.
+        Digest of the row ids in their order, made alike by all parties; compared at enrolment,
+        which refuses empty ones.
     learning_rate : float (default: 0.01)
         eta of plain SGD (section 7.1).
     local_steps : int (default: 1)
@@ -94,14 +96,16 @@ class PassiveParty:
         self.seed = seed
         self.stamp = stamp
         self.memory: dict[str, Tensor] = {}
-        self.parameters: list[Tensor] = list(model.parameters())
+        """Vectors of float32 that an attacker keeps from one message to the next."""
+        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self._buffers = list(model.buffers())
-        if not self.parameters or {p.dtype for p in self.parameters} != {torch.float32}:
-            raise ValueError("a bottom model needs parameters, all of them float32")
+        every = list(model.parameters())
+        if not self.parameters or {p.dtype for p in every} != {torch.float32}:
+            raise ValueError("a bottom model needs parameters to train, and all of them float32")
         # One piece of memory for all parameters, since it is written for every message.
-        self._vector = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-        parts = torch.split(self._vector, [p.numel() for p in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
+        self._vector = torch.cat([p.detach().reshape(-1) for p in every])
+        parts = torch.split(self._vector, [p.numel() for p in every])
+        for parameter, part in zip(every, parts, strict=True):
             parameter.data = part.view(parameter.shape)
         self._initial = self._vector.clone(), [buffer.clone() for buffer in self._buffers]
         sequence = np.random.SeedSequence([seed, 41, party])
@@ -136,23 +140,24 @@ class PassiveParty:
         gradient : Tensor of shape (b, m)
             dl_i/dH_i^k, poisoned or not.
         """
-        return list(torch.autograd.grad(activations, self.parameters, gradient))
+        return list(
+            torch.autograd.grad(activations, self.parameters, gradient, materialize_grads=True)
+        )
 
-    def report(self) -> dict[str, float | int | list[float] | list[int]]:
+    def report(self) -> dict[str, float]:
         """Return metrics of the epoch for the log of a simulation; honest parties have none."""
         return {}
 
     def app(self) -> ClientApp:
-        """Return a ClientApp in which this party answers every message."""
+        """Return a ClientApp in which this party answers every message but `checkpoint`."""
         return party_app(lambda message, context: self)  # noqa: ARG005
 
     def enrol(self, message: Message, context: Context) -> Message:  # noqa: ARG002
-        """Tell which rows this party holds, and the sizes of its block and activations."""
+        """Tell which rows this party holds, and the size of its activations."""
         record = ConfigRecord({"party": self.party})
         for split, features in self.features.items():
             record[f"{split}-rows"] = len(features)
             record[f"{split}-digest"] = self.digests[split]
-        record["features"] = self.features["train"].shape[1]
         self.model.eval()
         with torch.inference_mode():
             record["outputs"] = self.model(self.features["train"][:1]).shape[1]
@@ -160,14 +165,20 @@ class PassiveParty:
 
     def begin(self, message: Message, context: Context) -> Message:
         """Start a training: forget what was learned, or take up a checkpoint."""
+        step = int(str(_field(_config(message.content, "config"), "step")))
         records = message.content.array_records
+        self._version = ""  # until it is saved: what fails halfway must not be gone on with
         if "model" in records:
-            self.model.load_state_dict(records["model"].to_torch_state_dict())
+            try:
+                self.model.load_state_dict(records["model"].to_torch_state_dict())
+            except RuntimeError as error:
+                text = " ".join(str(error).split())
+                raise ValueError(f"the checkpoint is of another model: {text}") from error
         else:
             self._load(*self._initial)
         memory = records.get("memory") or ArrayRecord()
         self.memory = {name: torch.from_numpy(a.numpy().copy()) for name, a in memory.items()}
-        self._step = int(str(_config(message.content, "config")["step"]))
+        self._step = step
         self._rows = self._activations = None
         self._run = uuid.uuid4().hex
         context.state[STATE] = ConfigRecord()
@@ -178,14 +189,16 @@ class PassiveParty:
         """Step along the gradient of the last rows and compute the activations of the next."""
         self._wake(context)
         batch = _config(message.content, "batch")
+        rows = self._checked(_bytes(batch["rows"]), "train") if "rows" in batch else None
+        self._version = ""  # until it is saved again: what fails halfway must not be gone on with
         if "gradient" in batch:
             self._update(_bytes(batch["gradient"]))
         self._step += 1
-        if "rows" not in batch:
-            self._rows = self._activations = None
+        self._rows, self._activations = rows, None
+        if rows is None:
             self._save(context)
-            return Message(RecordDict({"report": MetricRecord(self.report())}), reply_to=message)
-        rows = self._rows = self._checked(_bytes(batch["rows"]), "train")
+            metrics = MetricRecord(dict(self.report().items()))
+            return Message(RecordDict({"report": metrics}), reply_to=message)
         self._save(context)  # before the forward pass, which may move buffers and is repeatable
         self._activations = self._forward(rows)
         sent = self.poison_activations(rows, self._activations.detach())
@@ -195,16 +208,17 @@ class PassiveParty:
         """Compute the activations of rows, without learning from them."""
         self._wake(context)
         batch = _config(message.content, "batch")
-        split = str(batch["split"])
-        features = self.features[split][self._checked(_bytes(batch["rows"]), split)]
-        if batch["triggered"] and self.stamp is not None:
+        split = str(_field(batch, "split"))
+        rows = self._checked(_bytes(_field(batch, "rows")), split)
+        features = self.features[split][rows]
+        if _field(batch, "triggered") and self.stamp is not None:
             features = self.stamp(features)
         self.model.eval()
         with torch.inference_mode():
             return _reply(message, self.model(features))
 
     def checkpoint(self, message: Message, context: Context) -> Message:
-        """Hand out model and memory. Meant for simulations: it tells the active party all."""
+        """Hand out model and memory."""
         self._wake(context)
         content = RecordDict({"model": ArrayRecord(self.model.state_dict())})
         content["memory"] = ArrayRecord({n: Array(t.numpy()) for n, t in self.memory.items()})
@@ -262,8 +276,9 @@ class PassiveParty:
         state = _config(context.state, STATE)
         if state["version"] == self._version:
             return
-        self._version = str(state["version"])
-        self._run, _, step = self._version.partition(":")
+        version = str(state["version"])
+        self._version = ""  # until all of it is here
+        self._run, _, step = version.partition(":")
         self._step = int(step)
         buffers = [
             _tensor(_bytes(state[f"buffer.{i}"]), buffer.dtype).reshape(buffer.shape)
@@ -278,6 +293,7 @@ class PassiveParty:
         rows = _bytes(state["rows"])
         self._rows = _tensor(rows, torch.int64) if rows else None
         self._activations = None if self._rows is None else self._forward(self._rows)
+        self._version = version
 
     def _save(self, context: Context) -> None:
         state = _config(context.state, STATE)
@@ -287,6 +303,8 @@ class PassiveParty:
             state[f"buffer.{i}"] = buffer.numpy().tobytes()
         state["rows"] = b"" if self._rows is None else self._rows.numpy().tobytes()
         for name, tensor in self.memory.items():
+            if tensor.ndim != 1 or tensor.dtype != torch.float32:
+                raise ValueError(f"memory {name} is no vector of float32")
             state[f"memory.{name}"] = tensor.numpy().tobytes()
 
     def _load(self, vector: Tensor, buffers: list[Tensor]) -> None:
@@ -295,13 +313,24 @@ class PassiveParty:
             buffer.copy_(value)
 
 
-def party_app(choose: Callable[[Message, Context], PassiveParty]) -> ClientApp:
-    """Build a ClientApp whose messages are answered by the party that ``choose`` returns."""
+def party_app(
+    choose: Callable[[Message, Context], PassiveParty], *, checkpoints: bool = False
+) -> ClientApp:
+    """Build a ClientApp whose messages are answered by the party that ``choose`` returns.
+
+    Parameters
+    ----------
+    choose : callable of (Message, Context)
+        Returns the party of a node.
+    checkpoints : bool (default: False)
+        Hand the model out to an active party that asks for it, as simulations do to resume.
+    """
     app = ClientApp()
     app.query()(lambda message, context: choose(message, context).enrol(message, context))
-    app.query("checkpoint")(
-        lambda message, context: choose(message, context).checkpoint(message, context)
-    )
+    if checkpoints:
+        app.query("checkpoint")(
+            lambda message, context: choose(message, context).checkpoint(message, context)
+        )
     app.train("begin")(lambda message, context: choose(message, context).begin(message, context))
     app.train()(lambda message, context: choose(message, context).train(message, context))
     app.evaluate()(lambda message, context: choose(message, context).evaluate(message, context))
@@ -310,10 +339,16 @@ def party_app(choose: Callable[[Message, Context], PassiveParty]) -> ClientApp:
 
 def _config(content: RecordDict, name: str) -> ConfigRecord:
     # content.config_records copies the dict first: too slow for every batch.
-    record = content[name]
+    record = content.get(name)
     if not isinstance(record, ConfigRecord):
         raise ValueError(f"{name}: a {type(record).__name__} where a ConfigRecord is expected")
     return record
+
+
+def _field(record: ConfigRecord, name: str) -> object:
+    if name not in record:
+        raise ValueError(f"{name} is missing")
+    return record[name]
 
 
 def _bytes(value: object) -> bytes:

@@ -145,9 +145,10 @@ class GradientReplacement(VerticalAttack):
         """Refuse more known samples than there are."""
         found = len(self.target_rows(setting))
         if found < self.num_targets:
+            allowed = f"allowed are 1 to {found}" if found else "there are none"
             raise UserError(
-                f"attack.num_targets={self.num_targets}: allowed are 1 to {found}, the train rows "
-                f"of {self.target} without the trigger"
+                f"attack.num_targets={self.num_targets}: {allowed}, the train rows of "
+                f"{self.target} without the trigger"
             )
 
     def passive_party(

@@ -23,10 +23,11 @@ class Rows:
 
     @staticmethod
     def of(ids: Iterable[object]) -> "Rows":
-        """Digest row ids in their order (SHA-256 over their texts)."""
+        """Digest row ids in their order (SHA-256 over their texts and lengths)."""
         digest, count = hashlib.sha256(), 0
         for identifier in ids:
-            digest.update(f"{identifier}\n".encode())
+            text = str(identifier)
+            digest.update(f"{len(text)}:{text}".encode())
             count += 1
         return Rows(count, digest.hexdigest())
 

@@ -147,7 +147,8 @@ def evaluate(active: ActiveParty, grid: Grid, federation: VerticalFederation) ->
     dict
         ``loss`` and ``main_accuracy`` on all test rows; ``backdoor_accuracy``, the part of
         D_poison's test rows that get the target class, whatever theirs is (section 7.2);
-        ``scores``, their mean softmax by class (Fig. 3); ``attack_success_rate``, the part of all
+        ``scores``, their mean softmax by class (Fig. 3; where parties send more scores than there
+        are classes, those of the classes); ``attack_success_rate``, the part of all
         test rows of other classes that get the target class once the trigger is set.
     """
     labels, target = federation.labels.test, federation.target
@@ -168,8 +169,12 @@ def _part(hits: Tensor) -> float:
     return float(hits.double().mean())
 
 
-def run(config: VerticalConfig, path: Path, display: VerticalDisplay) -> Summary:
+def run(
+    config: VerticalConfig, path: Path, display: VerticalDisplay, grid: Grid | None = None
+) -> Summary:
     """Run one experiment from its configuration to its summary and figures.
+
+    The parameters are those of `fl_backdoor.experiment.run`.
 
     Raises
     ------
@@ -192,7 +197,7 @@ def run(config: VerticalConfig, path: Path, display: VerticalDisplay) -> Summary
     display.vertical_setting(config, federation)
 
     def main(grid: Grid, workers: int) -> None:  # noqa: ARG001
-        wait_for_nodes(grid, federation.data.num_parties, config.round_timeout, "parties")
+        wait_for_nodes(grid, federation.data.num_parties, config.round_timeout, "passive parties")
         try:
             parties = federation.enrol(grid)
             for run in runs:
@@ -205,7 +210,11 @@ def run(config: VerticalConfig, path: Path, display: VerticalDisplay) -> Summary
             raise UserError(str(error)) from error
 
     if not directory.complete:
-        launch(config.engine, make_party_app(config), federation.data.num_parties, main)
+        count = federation.data.num_parties
+        if grid is None:
+            launch(config.engine, make_party_app(config), count, main)
+        else:
+            main(grid, count)
     summary = directory.summary()
     display.result(summary, directory)
     return summary

@@ -17,8 +17,8 @@ from strategies.vertical import ActiveParty, GradientDefense, Party, enrol
 
 from ..config import EngineConfig, build, one_line
 from ..errors import UserError
-from ..federation import CLEAN_TWIN
-from .attacks import Setting, VerticalAttack
+from ..federation import CLEAN_TWIN, node_data, partition_id
+from .attacks import NoAttack, Setting, VerticalAttack
 from .config import VerticalConfig, VerticalTrainingConfig
 from .data import Labels, VerticalData
 
@@ -32,8 +32,8 @@ class VerticalFederation:
 
     def __init__(self, config: VerticalConfig) -> None:
         self.config = config
-        self.data: VerticalData = _part("dataset", config.dataset, VerticalData)
-        self.attack: VerticalAttack = _part("attack", config.attack, VerticalAttack)
+        self.data: VerticalData = build("dataset", config.dataset, VerticalData)
+        self.attack: VerticalAttack = build("attack", config.attack, VerticalAttack)
         self._parties: dict[tuple[int, bool], PassiveParty] = {}
 
     @cached_property
@@ -74,22 +74,37 @@ class VerticalFederation:
         UserError
             Naming the key at fault.
         """
-        count = self.data.num_parties
-        if not 0 <= self.data.trigger_party < count:
+        if not (self.labels.test != self.target).any():
             raise UserError(
-                f"dataset.trigger_party={self.data.trigger_party}: allowed are 0 to {count - 1}"
+                f"attack.target={self.attack.target}: every test row is of this class; allowed is "
+                "one that some are not of, to measure the attack"
             )
-        widths = []
-        for party in range(count):
+        for split, rows in self.poisoned.items():
+            if not len(rows) and not (split == "train" and isinstance(self.attack, NoAttack)):
+                raise UserError(f"dataset.poisoned_{split}=0: allowed is 1 or more")
+        activations = []
+        for party in range(self.data.num_parties):
             self._check_rows(party)
             member = self.party(party)
             with torch.inference_mode():
-                member.model.eval()
-                widths.append(member.model(member.features["train"][:1]).shape[1])
-        active = self.active_party([Party(0, width, 0) for width in widths], clean=False)
+                activations.append(member.model.eval()(member.features["train"][:1]))
+        active = self.active_party([Party(0, a.shape[1]) for a in activations], clean=False)
+        self._check_top(active.top, activations)
         self.attack.check(self.setting, active.top)
-        if not len(self.poisoned["test"]):
-            raise UserError("dataset.poisoned_test=0: allowed is 1 or more, to measure the attack")
+
+    def _check_top(self, top: nn.Module, activations: list[Tensor]) -> None:
+        try:
+            with torch.inference_mode():
+                shape = tuple(top.eval()(activations).shape)
+        except Exception as error:  # a module of the user's own: whatever it raises
+            raise UserError(
+                f"top: cannot use the parties' activations ({one_line(error)})"
+            ) from error
+        classes = len(self.labels.names)
+        if len(shape) != 2 or shape[1] < classes:
+            raise UserError(
+                f"top: gives logits of shape {shape} for one row; allowed are {classes} or more"
+            )
 
     def _check_rows(self, party: int) -> None:
         """Refuse rows that are not those of the labels: later they are taken for the same."""
@@ -117,7 +132,7 @@ class VerticalFederation:
             "num_classes": len(self.labels.names),
             "seed": _seed(config.seed, 51, number),
         }
-        model = _part("bottom", config.bottom, nn.Module, **arguments)
+        model = build("bottom", config.bottom, nn.Module, **arguments)
         options: dict[str, Any] = {
             "party": number,
             "train_digest": block.train_rows.digest,
@@ -159,11 +174,11 @@ class VerticalFederation:
             "num_classes": len(self.labels.names),
             "seed": _seed(config.seed, 52),
         }
-        top = _part("top", config.top, nn.Module, **arguments)
+        top = build("top", config.top, nn.Module, **arguments)
         options: dict[str, Any] = {
             "parties": parties,
             "defenses": [
-                _part(f"defenses.{name}", node, GradientDefense)
+                build(f"defenses.{name}", node, GradientDefense)
                 for name, node in config.defenses.items()
             ],
             "batch_size": config.training.batch_size,
@@ -180,13 +195,21 @@ class VerticalFederation:
 
 def settle_data(config: VerticalConfig) -> VerticalConfig:
     """Decide once where the data comes from, so that no worker process looks for it again."""
-    config.dataset = config.dataset | _part("dataset", config.dataset, VerticalData).settle()
+    config.dataset = config.dataset | build("dataset", config.dataset, VerticalData).settle()
     return config
 
 
 def make_party_app(config: VerticalConfig) -> ClientApp:
-    """Build the ClientApp of an experiment; each node plays the party of its partition id."""
+    """Build the ClientApp of an experiment; each node plays the party of its partition id.
+
+    In a node's config ``data-root`` stands above ``dataset.root``.
+    """
     text = json.dumps(asdict(config))
+    dataset = config.dataset
+
+    def settle(own: dict[str, Any]) -> dict[str, Any]:
+        data: VerticalData = build("dataset", dataset | own, VerticalData)
+        return data.settle()
 
     def choose(message: Message, context: Context) -> PassiveParty:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
@@ -194,24 +217,19 @@ def make_party_app(config: VerticalConfig) -> ClientApp:
         if isinstance(config, ConfigRecord) and CLEAN_TWIN in config:
             context.state[CLEAN_TWIN] = ConfigRecord({CLEAN_TWIN: config[CLEAN_TWIN]})
         clean = CLEAN_TWIN in context.state and bool(context.state[CLEAN_TWIN][CLEAN_TWIN])
-        return _federation(text).party(int(context.node_config["partition-id"]), clean=clean)
+        federation = _federation(text, node_data(context, settle))
+        return federation.party(partition_id(context, federation.data.num_parties), clean=clean)
 
-    return party_app(choose)
+    return party_app(choose, checkpoints=True)
 
 
 @lru_cache(maxsize=1)
-def _federation(config: str) -> VerticalFederation:
+def _federation(config: str, data: str) -> VerticalFederation:
     values = json.loads(config)
+    values["dataset"] |= json.loads(data)
     for key, schema in {"training": VerticalTrainingConfig, "engine": EngineConfig}.items():
         values[key] = schema(**values[key])
     return VerticalFederation(VerticalConfig(**values))
-
-
-def _part(key: str, node: Any, kind: type[Any], **arguments: Any) -> Any:
-    part = build(key, node, **arguments)
-    if not isinstance(part, kind):
-        raise UserError(f"{key}._target_={node['_target_']}: not a {kind.__name__}")
-    return part
 
 
 def _seed(*parts: int) -> int:

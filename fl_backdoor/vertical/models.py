@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from strategies.replies import check_bool
+
 
 class DenseBottom(nn.Module):
     """A dense layer with ReLU and, if asked, a projection to class scores.
@@ -31,7 +33,7 @@ class DenseBottom(nn.Module):
     Raises
     ------
     ValueError
-        If ``hidden`` is less than 1.
+        If ``hidden`` is no integer of 1 or more, or a switch is not True or False.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class DenseBottom(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ValueError(f"hidden = {hidden} must be 1 or more")
+        if type(hidden) is not int or hidden < 1:
+            raise ValueError(f"hidden = {hidden!r} must be an integer of 1 or more")
+        check_bool(projection=projection, relu=relu)
         layers: list[nn.Module] = [nn.Linear(features, hidden)]
         if relu:
             layers.append(nn.ReLU())

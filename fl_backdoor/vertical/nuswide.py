@@ -281,7 +281,7 @@ def _parts(folder: Path, path: Path, width: int, kind: type[np.generic]) -> Iter
                 yield part
                 start += len(part)
     except FileNotFoundError as error:
-        raise _damaged(folder, path, f"is missing, allowed is {width} columns") from error
+        raise _damaged(folder, path, "is missing") from error
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise _damaged(

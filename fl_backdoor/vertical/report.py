@@ -65,8 +65,8 @@ class VerticalDisplay(Display):
         table.add_row("label inference accuracy", percent(summary["label_inference_accuracy"]))
         norm = summary["g_rec_norm"]
         table.add_row("norm of g_rec", "-" if norm is None else f"{norm:.3g}")
-        table.add_row("exchanged", decimal(summary["bytes"]))
-        table.add_row("round trips", f"{summary['round_trips']:,}")
+        table.add_row("exchanged in training", decimal(summary["bytes"]))
+        table.add_row("  round trips", f"{summary['round_trips']:,}")
         table.add_row("seconds", f"{summary['seconds']:.0f}")
         return [table, poisoned_table(summary)]
 

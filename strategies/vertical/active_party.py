@@ -15,8 +15,9 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..replies import decode
 from .defense import GradientDefense
-from .enrolment import Party, ProtocolError
+from .enrolment import Party, ProtocolError, line
 
 ROWS_A_MESSAGE = 5000
 """Rows of one evaluation message: enough for the exchange to cost little."""
@@ -80,7 +81,8 @@ class ActiveParty:
     ------
     ProtocolError
         From every method that talks to the parties: when one raises, does not answer, or
-        answers with another shape or values that are not finite. It names the party.
+        answers with another shape or values that are not finite, it names the party. When the
+        loss is no longer finite, since any of them can have caused that, it names none.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class ActiveParty:
         self.seed = seed
         self.timeout = timeout
         self.config = dict(config or {})
+        self._initial = {name: value.clone() for name, value in top.state_dict().items()}
         self._seed = _integer(np.random.SeedSequence([seed, 32])) >> 1
         self._parameters: list[Tensor] = [p for p in top.parameters() if p.requires_grad]
 
@@ -114,6 +117,10 @@ class ActiveParty:
     def _steps(self) -> int:
         """Train messages of an epoch to each party: one for each batch, one after the last."""
         return -(-len(self.labels) // self.batch_size) + 1
+
+    def _where(self, epoch: int, number: int) -> str:
+        batches = self._steps - 1
+        return f"epoch {epoch}, batch {min(number + 1, batches)} of {batches}"
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """Return the labels that rows ``(b,)`` are trained towards: honestly, their own."""
@@ -124,6 +131,9 @@ class ActiveParty:
     ) -> None:
         """Let all parties start anew, or everybody from the checkpoint after some epochs."""
         parts = _by_owner(checkpoint or ArrayRecord())
+        self.top.load_state_dict(self._initial)
+        for defense in self.defenses:
+            defense.memory = {}
         contents = []
         for number in range(len(self.parties)):
             steps = ConfigRecord({**self.config, "step": epochs_done * self._steps})
@@ -154,6 +164,11 @@ class ActiveParty:
         for number, reply in enumerate(replies):
             for part in ("model", "memory"):
                 for name, array in reply.array_records.get(part, {}).items():
+                    try:
+                        decode(array)
+                    except Exception as error:  # whatever parsing hostile bytes raises
+                        text = f"party {number}: array {line(name)} of its checkpoint"
+                        raise ProtocolError(f"{text} cannot be read") from error
                     whole[f"party{number}.{part}.{name}"] = array
         return whole
 
@@ -172,18 +187,21 @@ class ActiveParty:
         report = EpochReport()
         order = np.random.default_rng([self.seed, 31, epoch]).permutation(len(self.labels))
         batches = torch.split(torch.from_numpy(order), self.batch_size)
-        losses: list[Tensor] = []
+        losses: list[float] = []
         activations = self._exchange(grid, report, batches[0], None, epoch, 0)
         for number, rows in enumerate(batches):
             step = (epoch - 1) * self._steps + number
             loss, gradients = self._learn(activations, rows, step)
+            if not math.isfinite(loss):
+                where = self._where(epoch, number)
+                raise ProtocolError(f"training has diverged at {where}: the loss is not finite")
             losses.append(loss)
             gradients = self._defend(gradients, rows, step)
             if observe is not None:
                 observe(rows, gradients)
             following = batches[number + 1] if number + 1 < len(batches) else None
             activations = self._exchange(grid, report, following, gradients, epoch, number + 1)
-        report.loss = float(torch.stack(losses).sum()) / len(self.labels)
+        report.loss = sum(losses) / len(self.labels)
         return report
 
     def predict(
@@ -202,6 +220,8 @@ class ActiveParty:
         triggered : bool
             Let the party whose block has the trigger set it in these rows.
         """
+        if not len(rows):
+            raise ValueError("no rows to predict")
         logits = []
         self.top.eval()
         for part in torch.split(rows, ROWS_A_MESSAGE):
@@ -218,29 +238,31 @@ class ActiveParty:
                         ]
                     )
                 )
-        return torch.cat(logits) if logits else torch.empty(0, 0)
+        return torch.cat(logits)
 
     def _learn(
         self, activations: list[Tensor], rows: Tensor, step: int
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[float, list[Tensor]]:
         """Step the top model; return the summed loss and dl_i/dH_i^k for each party."""
         labels = self.labels_of(rows)
         leaves = [activation.requires_grad_() for activation in activations]
         if not self.top.training:
             self.top.train()
         sent: list[Tensor] = []
-        first = torch.zeros(())
+        first = 0.0
         for local_step in range(self.local_steps if self._parameters else 1):
             # Draws of our own (dropout), and everybody else's generator as it was.
             before = torch.get_rng_state()
             torch.default_generator.manual_seed(self._seed + step * self.local_steps + local_step)
-            logits = self.top(leaves)
-            torch.set_rng_state(before)
+            try:
+                logits = self.top(leaves)
+            finally:
+                torch.set_rng_state(before)
             # Summed: the gradient of a row does not depend on the size of its batch.
             loss = functional.cross_entropy(logits, labels, reduction="sum")
             along = torch.autograd.grad(loss, [*leaves, *self._parameters])
             if local_step == 0:
-                first, sent = loss.detach(), list(along[: len(leaves)])
+                first, sent = float(loss.detach()), list(along[: len(leaves)])
             if self._parameters:
                 with torch.no_grad():
                     torch._foreach_add_(
@@ -284,7 +306,7 @@ class ActiveParty:
                 batch["gradient"] = gradients[party].numpy().tobytes()
             report.bytes += _size(batch)
             contents.append(RecordDict({"batch": batch}))
-        where = f"epoch {epoch}, batch {min(number + 1, self._steps - 1)} of {self._steps - 1}"
+        where = self._where(epoch, number)
         replies = self._ask(grid, "train", contents, where)
         report.round_trips += 1
         if rows is None:
@@ -321,8 +343,7 @@ class ActiveParty:
                 )
             if reply.has_error() or not reply.has_content():
                 reason = reply.error.reason if reply.has_error() else "an answer without content"
-                text = " ".join(str(reason).split())[:200]
-                raise ProtocolError(f"party {number}: failed at {where}: {text}")
+                raise ProtocolError(f"party {number}: failed at {where}: {line(reason)}")
             replies.append(reply.content)
         return replies
 
@@ -339,7 +360,8 @@ class ActiveParty:
                 f"{4 * shape[0] * shape[1]}, float32 of shape {shape}"
             )
         activations = torch.frombuffer(bytearray(received), dtype=torch.float32).reshape(shape)
-        if not math.isfinite(activations.sum()):  # one pass; finite values do not sum to infinity
+        # One pass; in float64 finite values of float32 do not sum to infinity.
+        if not math.isfinite(activations.sum(dtype=torch.float64)):
             raise ProtocolError(
                 f"party {number}: activations are not finite for {where} (hostile, or the "
                 "training has diverged)"
@@ -352,8 +374,8 @@ def _metrics(content: RecordDict) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for record in content.metric_records.values():
         for name, value in record.items():
-            if isinstance(value, int | float) and np.isfinite(value):
-                metrics[name] = float(value)
+            if isinstance(value, float) and math.isfinite(value):
+                metrics[name] = value
     return metrics
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+
+MAX_OUTPUTS = 2**16
+"""No party sends more values for a row: the top model would take all memory."""
 
 
 class ProtocolError(RuntimeError):
@@ -21,13 +24,10 @@ class Party:
         Flower's node id.
     outputs : int
         m_k, the values that it sends for a row.
-    features : int
-        d_k, the size of its block.
     """
 
     node: int
     outputs: int
-    features: int
 
 
 def enrol(
@@ -36,7 +36,6 @@ def enrol(
     rows: Mapping[str, tuple[int, str]],
     *,
     timeout: float,
-    config: Mapping[str, bool] | None = None,
 ) -> list[Party]:
     """Ask every node which passive party it is, and compare its rows with those of the labels.
 
@@ -47,11 +46,10 @@ def enrol(
     num_parties : int
         K.
     rows : mapping of "train" and "test" to (count, digest)
-        The rows that the labels belong to.
+        The rows that the labels belong to, and a digest of their ids in order that every party
+        makes alike.
     timeout : float
         Seconds to wait for the answers.
-    config : mapping, optional
-        Sent with the messages.
 
     Returns
     -------
@@ -62,25 +60,29 @@ def enrol(
     ------
     ProtocolError
         If a node does not answer, the parties are not 0 to K-1, or rows are not aligned.
+    ValueError
+        If a digest is empty: alignment could not be checked.
     """
-    messages = [
-        Message(RecordDict({"config": ConfigRecord(dict(config or {}))}), node, MessageType.QUERY)
-        for node in grid.get_node_ids()
-    ]
+    for split, (_, digest) in rows.items():
+        if not digest:
+            raise ValueError(f"the digest of the {split} rows must not be empty")
+    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
     silent = {message.metadata.dst_node_id for message in messages}
     parties: dict[int, Party] = {}
     for reply in grid.send_and_receive(messages, timeout=timeout):
         node = reply.metadata.src_node_id
         silent.discard(node)
         if reply.has_error():
-            raise ProtocolError(f"node {node} cannot take part: {_line(reply.error.reason)}")
+            raise ProtocolError(f"node {node} cannot take part: {line(reply.error.reason)}")
         try:
             record = dict(reply.content.config_records["enrolment"])
-            number = int(str(record["party"]))
-            party = Party(node, int(str(record["outputs"])), int(str(record["features"])))
-            own = {s: (int(str(record[f"{s}-rows"])), str(record[f"{s}-digest"])) for s in rows}
+            number = _integer(record, "party", num_parties - 1)
+            party = Party(node, _integer(record, "outputs", MAX_OUTPUTS))
+            own = {s: (_integer(record, f"{s}-rows"), record[f"{s}-digest"]) for s in rows}
         except (KeyError, ValueError) as error:
-            raise ProtocolError(f"node {node}: not an enrolment ({_line(error)})") from error
+            raise ProtocolError(f"node {node}: not an enrolment ({line(error)})") from error
+        if party.outputs < 1:
+            raise ProtocolError(f"party {number}: sends no values for a row")
         if number in parties:
             raise ProtocolError(f"party {number}: nodes {parties[number].node} and {node} both are")
         parties[number] = party
@@ -103,5 +105,13 @@ def enrol(
     return [parties[number] for number in range(num_parties)]
 
 
-def _line(what: object) -> str:
-    return " ".join(str(what).split())[:200]
+def _integer(record: Mapping[str, object], name: str, most: int = 2**63 - 1) -> int:
+    value = record[name]
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name} is no integer of 0 to {most}")
+    return value
+
+
+def line(what: object) -> str:
+    """Return what somebody else wrote as one short line."""
+    return " ".join(str(what).split())[-200:]

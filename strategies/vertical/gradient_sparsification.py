@@ -51,7 +51,7 @@ class GradientSparsification(GradientDefense):
         whole = gradient + residual[rows]
         sizes = whole.abs().flatten()
         sent = torch.zeros_like(whole).flatten()
-        keep = sizes.topk(sizes.numel() - int(self.drop_rate * sizes.numel())).indices
+        keep = sizes.topk(sizes.numel() - round(self.drop_rate * sizes.numel())).indices
         sent[keep] = whole.flatten()[keep]
         sent = sent.reshape(whole.shape)
         residual[rows] = whole - sent

@@ -57,15 +57,15 @@ class DenseTop(nn.Module):
     Raises
     ------
     ValueError
-        If ``hidden`` is less than 1.
+        If ``hidden`` is no integer of 1 or more.
     """
 
     def __init__(
         self, widths: Sequence[int], num_classes: int, *, hidden: int = 32, seed: int = 0
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ValueError(f"hidden = {hidden} must be 1 or more")
+        if type(hidden) is not int or hidden < 1:
+            raise ValueError(f"hidden = {hidden!r} must be an integer of 1 or more")
         self.layers = nn.Sequential(
             nn.Linear(sum(widths), hidden), nn.ReLU(), nn.Linear(hidden, num_classes)
         )

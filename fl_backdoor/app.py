@@ -1,0 +1,128 @@
+"""The suite as a Flower app: ``flwr run . --run-config 'experiment="sniper_goal1"'``.
+
+Server and clients compose the same configuration, each from its own copy of the app.
+"""
+
+import logging
+import shlex
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from .config import CommonConfig, Config, check_groups, conf_directory, load, one_line
+from .engines import error_reply, poll_often
+from .errors import UserError
+from .federation import make_client_app
+from .vertical.config import VerticalConfig
+from .vertical.federation import make_party_app
+
+
+class ExperimentApp(ClientApp):
+    """Answers as the ClientApp of the experiment that the run config names."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message; bad input is an error reply of one line."""
+        try:
+            return _client_app(*_named(context.run_config))(message, context)
+        except (UserError, OSError) as error:
+            return error_reply(message, one_line(error))
+
+
+client_app = ExperimentApp()
+server_app = ServerApp()
+
+
+@server_app.main()
+def serve(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run config names.
+
+    Raises
+    ------
+    UserError
+        On bad input; it fails the run.
+    """
+    # Drawing and measuring, which clients need not wait for.
+    from .experiment import run
+    from .report import Display
+    from .vertical.experiment import run as run_vertical
+    from .vertical.report import VerticalDisplay
+
+    logging.getLogger("flwr").addFilter(_in_one_line)
+    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+    poll_often(grid)
+    console = Console()
+    try:
+        config = compose_config(*_named(context.run_config))
+        path = run_directory(str(context.run_config["output"]), config.name)
+        config.engine.kind = "flower"  # this federation, whatever the configuration has
+        if isinstance(config, VerticalConfig):
+            run_vertical(config, path, VerticalDisplay(console), grid)
+        elif isinstance(config, Config):
+            run(config, path, Display(console), grid)
+    except OSError as error:
+        raise UserError(one_line(error)) from error
+
+
+def compose_config(experiment: str, overrides: str) -> CommonConfig:
+    """Compose what ``fl_backdoor.simulate +experiment=EXPERIMENT OVERRIDES`` composes.
+
+    Raises
+    ------
+    UserError
+        Naming what does not exist or is out of range.
+    """
+    try:
+        parts = shlex.split(overrides)
+    except ValueError as error:
+        raise UserError(f"overrides={overrides}: {one_line(error)}") from error
+    for part in parts:
+        if part.lstrip("+~").startswith("hydra"):
+            raise UserError(f"overrides={part}: allowed are keys of experiments; see output")
+    if experiment:
+        parts.insert(0, f"+experiment={experiment}")
+    check_groups(parts)
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
+            return load(compose("config", parts))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(one_line(error)) from error
+
+
+def run_directory(output: str, name: str) -> Path:
+    """Return where results go: `output`, or a new folder in ``outputs``.
+
+    Both are relative to where the process was started, which is where the SuperLink was.
+    """
+    new = Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    return Path(output or new).resolve()
+
+
+def _named(run_config: UserConfig) -> tuple[str, str]:
+    return str(run_config["experiment"]), str(run_config["overrides"])
+
+
+@lru_cache(maxsize=1)
+def _client_app(experiment: str, overrides: str) -> ClientApp:
+    config = compose_config(experiment, overrides)
+    if isinstance(config, VerticalConfig):
+        return make_party_app(config)
+    assert isinstance(config, Config)
+    return make_client_app(config)
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Take the traceback off a `UserError` that Flower logs."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, UserError):
+        record.msg, record.args, record.exc_info = f"{record.getMessage()}: {error}", (), None
+    return True
