@@ -19,6 +19,7 @@ from flwr.app.error import Error
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore import log
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -202,7 +203,11 @@ def wait_for_nodes(grid: Grid, count: int, timeout: float, key: str) -> list[int
         Naming the key that asks for so many.
     """
     deadline = time.monotonic() + timeout
+    before = -1
     while len(nodes := list(grid.get_node_ids())) < count:
+        if len(nodes) != before:
+            before = len(nodes)
+            log(logging.INFO, "%s=%s: %s nodes connected, waiting for more", key, count, before)
         if time.monotonic() > deadline:
             raise UserError(f"{key}={count}: only {len(nodes)} nodes connected")
         time.sleep(0.1)

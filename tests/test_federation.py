@@ -218,11 +218,11 @@ def test_a_bad_attack_is_refused_at_once(overrides: list[str], message: str) -> 
 def test_objects_of_the_wrong_kind_are_named() -> None:
     config = make_config()
     config.attack = {"_target_": "torch.nn.Identity"}
-    with pytest.raises(UserError, match=r"attack._target_=torch.nn.Identity: not an Attack"):
+    with pytest.raises(UserError, match=r"attack._target_=torch.nn.Identity: allowed are Attack"):
         Federation(config)
     config = make_config()
     config.model = {"_target_": "builtins.dict"}
-    with pytest.raises(UserError, match=r"model._target_=builtins.dict: not a torch module"):
+    with pytest.raises(UserError, match=r"model._target_=builtins.dict: allowed are Module"):
         Federation(config).initial_state()
 
 
@@ -255,7 +255,8 @@ def test_the_client_app_plays_the_client_of_its_partition(
     for number in (0, 5):
         node = Context(1, 7, {"partition-id": number}, RecordDict(), {})
         question = Message(RecordDict(), 7, "query")
-        assert app(question, node).content["enrolment"] == ConfigRecord({"partition-id": number})
+        enrolment = {"partition-id": number, "attacker": number in federation.attackers}
+        assert app(question, node).content["enrolment"] == ConfigRecord(enrolment)
         for clean in (False, True):
             message = train_message(arrays, 2)
             message.content["config"][CLEAN_TWIN] = clean  # type: ignore[index]
