@@ -1,0 +1,307 @@
+"""The suite as a Flower app: the same bits as the command line, and a real federation."""
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.cli.build import build_fab_from_disk
+from flwr.supercore.object_ref import validate
+
+from clients import HonestClient, LabelFlippingClient
+from fl_backdoor import __version__, app
+from fl_backdoor import federation as module
+from fl_backdoor.config import Config
+from fl_backdoor.engines import LocalGrid
+from fl_backdoor.errors import UserError
+from fl_backdoor.experiment import enrol
+from fl_backdoor.federation import ATTACKERS, Federation, make_client_app
+
+from . import test_experiment as horizontal
+from . import test_vertical_experiment as vertical
+
+ROOT = Path(__file__).parents[1]
+SNIPER = [*horizontal.TINY, *horizontal.TINY_ATTACK, "floor=true"]
+BAD = [
+    ("snipper", "", "experiment/snipper"),
+    ("sniper_goal1", "num_round=3", "num_round"),
+    ("sniper_goal1", "num_rounds=three", "three"),
+    ("sniper_goal1", "num_rounds==3", "="),
+    ("sniper_goal1", "attack=", "label_flipping"),
+    ("sniper_goal1", "seed=0,1", "seed=0,1"),
+    ("sniper_goal1", "name='a", "overrides=name='a"),
+    ("sniper_goal1", "hydra.run.dir=x", "overrides=hydra.run.dir=x"),
+    ("sniper_goal1", "attack.num_attackers=9", "attack.num_attackers=9"),
+    ("", "protocol=vertical dataset=csv_parties dataset.files=[no.csv,nor.csv]", "no.csv"),
+]
+
+
+def run_config(experiment: str, overrides: str, output: str = "") -> dict[str, Any]:
+    return {"experiment": experiment, "overrides": overrides, "output": output}
+
+
+def grid_of(named: dict[str, Any], nodes: int, **node_config: dict[str, Any]) -> LocalGrid:
+    """Build a federation whose nodes run the app; ``node2={...}`` adds to the config of node 2."""
+    grid = LocalGrid(app.client_app, nodes)
+    for number, context in grid._contexts.items():
+        context.run_config = named
+        context.node_config |= node_config.get(f"node{number}", {})
+    return grid
+
+
+def serve(grid: LocalGrid, named: dict[str, Any]) -> None:
+    app.server_app(grid, Context(1, 0, {}, RecordDict(), named))
+
+
+def config_of(overrides: list[str]) -> Config:
+    config = app.compose_config("sniper_goal1", " ".join(overrides))
+    assert isinstance(config, Config)
+    return config
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # as Flower has it
+def test_the_bundle_holds_all_it_needs() -> None:
+    """And Flower, which cannot ask the package for its version, has the same."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["version"] == __version__
+    for component in project["tool"]["flwr"]["app"]["components"].values():
+        assert validate(component, project_dir=ROOT) == (True, None)
+    with zipfile.ZipFile(BytesIO(build_fab_from_disk(ROOT))) as bundle:
+        names = set(bundle.namelist())
+    needed = [p for f in ("fl_backdoor", "strategies", "clients") for p in (ROOT / f).rglob("*.py")]
+    needed += (ROOT / "conf").rglob("*.yaml")
+    paths = {path.relative_to(ROOT).as_posix() for path in needed}
+    assert names == paths | {"pyproject.toml", ".info/CONTENT"}
+
+
+def test_a_horizontal_run_has_the_bits_of_the_command_line(tmp_path: Path) -> None:
+    named = run_config("sniper_goal1", " ".join(SNIPER), str(tmp_path / "app"))
+    serve(grid_of(named, 10), named)
+    horizontal.run(tmp_path / "simulate", "+experiment=sniper_goal1", *SNIPER)
+    for part in (".", "clean_twin"):
+        ours, theirs = (tmp_path / which / part for which in ("app", "simulate"))
+        models = [(path / "model.safetensors").read_bytes() for path in (ours, theirs)]
+        assert models[0] == models[1]
+        assert horizontal.untimed(ours) == horizontal.untimed(theirs)
+
+
+def test_a_vertical_run_has_the_bits_of_the_command_line(tmp_path: Path) -> None:
+    overrides = [*vertical.TINY, *vertical.ATTACK]
+    named = run_config("", " ".join(overrides), str(tmp_path / "app"))
+    serve(grid_of(named, 2), named)
+    vertical.run(tmp_path / "simulate", *overrides)
+    ours, theirs = (tmp_path / which / "model.safetensors" for which in ("app", "simulate"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_new_folder_where_the_process_is(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert app.run_directory("", "a").parent == tmp_path / "outputs" / "a"
+    assert app.run_directory("b", "a") == tmp_path / "b"
+
+
+@pytest.mark.parametrize(("experiment", "overrides", "said"), BAD)
+def test_bad_input_is_one_line_on_the_server(
+    experiment: str, overrides: str, said: str, tmp_path: Path
+) -> None:
+    named = run_config(experiment, overrides, str(tmp_path))
+    with pytest.raises(UserError) as error:
+        serve(grid_of(named, 2), named)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("experiment", "overrides", "said"), BAD)
+def test_bad_input_is_one_line_from_a_client(experiment: str, overrides: str, said: str) -> None:
+    node = Context(1, 1, {"partition-id": 0}, RecordDict(), run_config(experiment, overrides))
+    reason = app.client_app(Message(RecordDict(), 1, "query"), node).error.reason
+    assert said in reason
+    assert "\n" not in reason
+
+
+def test_flower_logs_bad_input_without_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("fl-backdoor-test")
+    logger.addFilter(app._in_one_line)
+    for error in (UserError("seed=-1: allowed is 0 or more"), ValueError("a fault")):
+        logger.error("%s raised an exception", "ServerApp", exc_info=error)
+    ours, other = caplog.records
+    assert ours.getMessage() == "ServerApp raised an exception: seed=-1: allowed is 0 or more"
+    assert not ours.exc_info
+    assert other.exc_info
+
+
+def test_nodes_decide_who_attacks(tmp_path: Path) -> None:
+    """One of the roster of three is honest, another node attacks: three share the samples."""
+    overrides = " ".join([*SNIPER, "num_rounds=1", "floor=false"])
+    named = run_config("sniper_goal1", overrides, str(tmp_path))
+    grid = grid_of(named, 10, node1={"attacker": False}, node8={"attacker": True})
+    serve(grid, named)
+    assert json.loads((tmp_path / "summary.json").read_text())["attackers"] == [1, 2, 7]
+    config = config_of(SNIPER)
+    assert enrol(grid, config) == ({n: n - 1 for n in range(1, 11)}, (1, 2, 7))
+
+    federation = Federation(config)
+    federation.enlist((1, 2, 7))
+    clients = [federation.client(number) for number in range(10)]
+    assert [type(clients[n]) for n in (0, 7)] == [HonestClient, LabelFlippingClient]
+    assert sum(len(client.images) for client in clients) == 10 * 40 + 30
+
+
+def test_nodes_do_not_attack_in_excess(tmp_path: Path) -> None:
+    named = run_config("sniper_goal1", " ".join(SNIPER), str(tmp_path))
+    with pytest.raises(UserError, match=r"^attack\.num_attackers=4: allowed are 0 to 3 of 10"):
+        serve(grid_of(named, 10, node10={"attacker": True}), named)
+
+
+@pytest.mark.parametrize(
+    ("node_config", "said"),
+    [
+        ({"attacker": "yes"}, "node config attacker=yes: allowed are true, false"),
+        ({"partition-id": 10}, "node config partition-id=10: allowed are 0 to 9"),
+        ({"data-root": "/nowhere"}, "dataset.root=/nowhere"),
+    ],
+)
+def test_a_bad_node_config_names_the_node(
+    node_config: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    overrides = " ".join(SNIPER).replace("dataset.source=bundled", "dataset.source=auto")
+    named = run_config("sniper_goal1", overrides, str(tmp_path))
+    grid = grid_of(named, 10, node4=node_config)
+    with pytest.raises(UserError) as error:
+        enrol(grid, config_of(SNIPER))
+    assert str(error.value).startswith(f"node 4 cannot take part: {said}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:
+    """And looks for it once a run, whatever process the next message is in."""
+    asked = []
+
+    def resolve(root: str | None, source: str) -> tuple[str, str | None]:
+        asked.append((source, root))
+        return ("bundled", None) if root is None else ("idx", root)
+
+    monkeypatch.setattr(module, "resolve_source", resolve)
+    overrides = [*SNIPER, "dataset.source=auto"]
+    client_app = make_client_app(config_of(overrides))
+    node = Context(1, 1, {"partition-id": 3}, RecordDict(), {})
+    query = Message(RecordDict(), 1, "query")
+    for _ in range(2):
+        assert client_app(query, node).content["enrolment"]["partition-id"] == 3  # type: ignore[index]
+        module._federation.cache_clear()
+    assert asked == [("auto", None)]
+    node = Context(1, 2, {"partition-id": 4, "data-root": "/nowhere"}, RecordDict(), {})
+    with pytest.raises(UserError, match=r"^dataset\.root=/nowhere: "):
+        client_app(query, node)
+    assert asked == [("auto", None), ("auto", "/nowhere")]
+
+
+def test_the_roster_comes_with_the_train_message(train_message: Any) -> None:
+    config = config_of([*SNIPER, "num_rounds=1"])
+    client_app, federation = make_client_app(config), Federation(config)
+    federation.enlist((5,))
+    message = train_message(ArrayRecord(federation.initial_state()))
+    message.content["config"][ATTACKERS] = [5]
+    node = Context(1, 6, {"partition-id": 5}, RecordDict(), {})
+    expected = federation.client(5).train(message, node).content["arrays"]
+    assert client_app(message, node).content["arrays"] == expected
+
+
+def block(name: str, ports: dict[str, str]) -> str:
+    """Return a command of the walk-through as it is printed, but for its ports."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    found = re.search(rf"<!-- test: {name} -->\n```bash\n(.*?)```", text, re.DOTALL)
+    assert found, name
+    command = found[1]
+    for printed, free in ports.items():
+        command = command.replace(printed, free)
+    return command
+
+
+def free_ports(printed: list[str]) -> dict[str, str]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in printed]
+    ports = [str(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    return dict(zip(printed, ports, strict=True))
+
+
+@pytest.mark.slow
+def test_the_walk_through(tmp_path: Path) -> None:
+    """The commands of docs/deployment.md: one SuperLink, four SuperNodes, one of them attacks."""
+    ports = free_ports(["8000", "9101", "9102", "9103", "9104"])
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
+    environment |= {
+        "HOME": str(tmp_path),  # Flower's folder, with its configuration and the app
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+    }
+    started = []
+
+    def start(name: str) -> None:
+        with (tmp_path / f"{name}.log").open("w") as log:
+            started.append(
+                subprocess.Popen(
+                    ["bash", "-c", block(name, ports)],
+                    cwd=tmp_path,
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            )
+
+    def finish(name: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euc", block(name, ports)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    try:
+        start("superlink")
+        start("supernodes")
+        finish("connection")
+        wait_for(f"http://127.0.0.1:{ports['8000']}/health")
+        said = finish("run")
+    finally:
+        for process in started:  # with all that it has started
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    run = tmp_path / "outputs" / "trial"
+    assert (run / "summary.json").exists(), said
+    assert json.loads((run / "summary.json").read_text())["attackers"] == [3]
+    assert horizontal.rows(run)[-1]["dropped"] == [3]
+    assert "Attackers by node config: [3]" in said
+
+
+def wait_for(address: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=1):
+                return
+        except OSError:
+            assert time.monotonic() < deadline, address
+            time.sleep(0.2)
