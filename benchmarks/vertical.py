@@ -50,7 +50,7 @@ class Work:
     def app(self) -> ClientApp:
         parties: dict[int, PassiveParty] = {}
 
-        def choose(message: Message, context: Context) -> PassiveParty:
+        def choose(message: Message, context: Context) -> PassiveParty:  # noqa: ARG001
             torch.set_num_threads(1)
             party = int(context.node_config["partition-id"])
             if party not in parties:

@@ -1,5 +1,6 @@
 """Clipping of the gradients that are sent: Liu, Yi, Chen 2020, section 6.3."""
 
+import torch
 from torch import Generator, Tensor
 
 from .defense import GradientDefense, positive
@@ -33,5 +34,5 @@ class GradientClipping(GradientDefense):
         generator: Generator,  # noqa: ARG002
     ) -> Tensor:
         """Clip."""
-        norms = gradient.norm(dim=1, keepdim=True)
+        norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         return gradient * (self.max_norm / norms).clamp(max=1.0)  # a norm of 0 gives inf, then 1
