@@ -35,4 +35,5 @@ class GradientClipping(GradientDefense):
     ) -> Tensor:
         """Clip."""
         norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        return gradient * (self.max_norm / norms).clamp(max=1.0)  # a norm of 0 gives inf, then 1
+        factors: Tensor = (self.max_norm / norms).clamp(max=1.0)  # a norm of 0 gives inf, then 1
+        return gradient * factors
