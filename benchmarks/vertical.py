@@ -28,6 +28,7 @@ from fl_backdoor.vertical.models import DenseBottom
 from strategies.vertical import ActiveParty, SumTop, enrol
 
 FEATURES, CLASSES, BATCH, RATE = 392, 10, 64, 0.01
+DIGESTS = {"train_digest": "train", "test_digest": "test"}
 
 
 @dataclass
@@ -55,13 +56,15 @@ class Work:
             party = int(context.node_config["partition-id"])
             if party not in parties:
                 block = self.block(party)
-                parties[party] = PassiveParty(self.bottom(party), block, block[:1], party=party)
+                parties[party] = PassiveParty(
+                    self.bottom(party), block, block[:1], party=party, **DIGESTS
+                )
             return parties[party]
 
-        return party_app(choose)
+        return party_app(choose, checkpoints=True)
 
     def active(self, grid: Grid) -> ActiveParty:
-        rows = {"train": (self.rows, ""), "test": (1, "")}
+        rows = {"train": (self.rows, "train"), "test": (1, "test")}
         parties = enrol(grid, 2, rows, timeout=600)
         active = ActiveParty(SumTop([CLASSES] * 2, CLASSES), self.labels, parties=parties)
         active.begin(grid)
@@ -69,10 +72,11 @@ class Work:
 
 
 class Bare:
-    """The same steps as any PyTorch user would write them."""
+    """The same steps as any PyTorch user would write them; ``select`` as one in a hurry would."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, *, select: bool) -> None:
         self.work = work
+        self.take = torch.Tensor.index_select if select else lambda x, _, rows: x[rows]
         self.blocks = [work.block(party) for party in range(2)]
         self.bottoms = [work.bottom(party) for party in range(2)]
         self.optimizers = [torch.optim.SGD(b.parameters(), lr=RATE) for b in self.bottoms]
@@ -98,21 +102,25 @@ def seconds(what: object, *arguments: object) -> float:
 
 
 def local_against_bare(work: Work, repeats: int) -> float:
-    """Print the ratio of an epoch in this process to one of the bare loop; return its seconds."""
-    bare = Bare(work)
+    """Print the ratios of an epoch in this process to the bare loops'; return its seconds."""
+    bares = {"x[rows]": Bare(work, select=False), "index_select": Bare(work, select=True)}
     grid = LocalGrid(work.app(), 2)
     active = work.active(grid)
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: dict[str, list[float]] = {name: [] for name in bares}
     for number in range(1, repeats + 2):
         ours.append(seconds(active.train_epoch, grid, number))
-        theirs.append(seconds(bare.epoch, number))
-    parties = [p for b in bare.bottoms for p in b.parameters()]
+        for name, bare in bares.items():
+            theirs[name].append(seconds(bare.epoch, number))
     checkpoint = active.checkpoint(grid)
     learned = [torch.from_numpy(array.numpy().copy()) for array in checkpoint.values()]
-    same = all(torch.equal(a, b) for a, b in zip(learned, parties, strict=True))
-    ratios = [o / t for o, t in zip(ours[1:], theirs[1:], strict=True)]  # the first warms up
-    print(f"epoch of {work.rows:,} rows, local / bare loop: median {median(ratios):.2f}", end=" ")
-    print(f"({min(ratios):.2f} to {max(ratios):.2f}); same weights, bit for bit: {same}")
+    for name, bare in bares.items():
+        weights = [p for bottom in bare.bottoms for p in bottom.parameters()]
+        same = all(torch.equal(a, b) for a, b in zip(learned, weights, strict=True))
+        ratios = [o / t for o, t in zip(ours[1:], theirs[name][1:], strict=True)]  # warm by then
+        print(f"epoch of {work.rows:,} rows, local / bare loop with {name}: ", end="")
+        print(f"median {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), ", end="")
+        print(f"same weights bit for bit: {same}")
     return median(ours[1:])
 
 

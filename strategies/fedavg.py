@@ -82,7 +82,8 @@ class FedAvg(FlowerFedAvg):
         metrics = MetricRecord()
         arrays = self._sent
         if screening.valid:
-            kept = self.select(screening, max(self._participants, len(replies)), metrics)
+            answered = len({reply.metadata.src_node_id for reply in replies})
+            kept = self.select(screening, max(self._participants, answered), metrics)
             if kept:
                 arrays = self._average(kept, metrics)
         if arrays is self._sent:

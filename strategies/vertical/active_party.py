@@ -18,6 +18,7 @@ from torch.nn import functional
 from ..replies import decode
 from .defense import GradientDefense
 from .enrolment import Party, ProtocolError, line
+from .top_models import SumTop
 
 ROWS_A_MESSAGE = 5000
 """Rows of one evaluation message: enough for the exchange to cost little."""
@@ -164,11 +165,13 @@ class ActiveParty:
         for number, reply in enumerate(replies):
             for part in ("model", "memory"):
                 for name, array in reply.array_records.get(part, {}).items():
+                    text = f"party {number}: array {line(name)} of its checkpoint"
                     try:
-                        decode(array)
+                        kind = decode(array).dtype
                     except Exception as error:  # whatever parsing hostile bytes raises
-                        text = f"party {number}: array {line(name)} of its checkpoint"
                         raise ProtocolError(f"{text} cannot be read") from error
+                    if kind.kind not in "biuf" or kind.itemsize > 8 or not kind.isnative:
+                        raise ProtocolError(f"{text} holds {kind!s:.40}")
                     whole[f"party{number}.{part}.{name}"] = array
         return whole
 
@@ -245,9 +248,14 @@ class ActiveParty:
     ) -> tuple[float, list[Tensor]]:
         """Step the top model; return the summed loss and dl_i/dH_i^k for each party."""
         labels = self.labels_of(rows)
+        if isinstance(self.top, SumTop):
+            # The gradient of a sum is that of each of its terms, and there is nothing to train.
+            scores = self.top(activations).requires_grad_()
+            loss = functional.cross_entropy(scores, labels, reduction="sum")
+            gradient = torch.autograd.grad(loss, scores)
+            return float(loss.detach()), [*gradient] * len(activations)
         leaves = [activation.requires_grad_() for activation in activations]
-        if not self.top.training:
-            self.top.train()
+        self.top.train()
         sent: list[Tensor] = []
         first = 0.0
         for local_step in range(self.local_steps if self._parameters else 1):
@@ -304,7 +312,9 @@ class ActiveParty:
                 batch["rows"] = following
             if gradients is not None:
                 batch["gradient"] = gradients[party].numpy().tobytes()
-            report.bytes += _size(batch)
+            report.bytes += len(following) + (
+                0 if gradients is None else 4 * gradients[party].numel()
+            )
             contents.append(RecordDict({"batch": batch}))
         where = self._where(epoch, number)
         replies = self._ask(grid, "train", contents, where)
@@ -359,14 +369,13 @@ class ActiveParty:
                 f"party {number}: {len(received)} bytes of activations for {where}, allowed are "
                 f"{4 * shape[0] * shape[1]}, float32 of shape {shape}"
             )
-        activations = torch.frombuffer(bytearray(received), dtype=torch.float32).reshape(shape)
-        # One pass; in float64 finite values of float32 do not sum to infinity.
-        if not math.isfinite(activations.sum(dtype=torch.float64)):
+        values = np.frombuffer(received, np.float32).reshape(shape)
+        if not np.isfinite(values).all():
             raise ProtocolError(
                 f"party {number}: activations are not finite for {where} (hostile, or the "
                 "training has diverged)"
             )
-        return activations
+        return torch.from_numpy(values.copy())
 
 
 def _metrics(content: RecordDict) -> dict[str, float]:
@@ -377,10 +386,6 @@ def _metrics(content: RecordDict) -> dict[str, float]:
             if isinstance(value, float) and math.isfinite(value):
                 metrics[name] = value
     return metrics
-
-
-def _size(batch: ConfigRecord) -> int:
-    return sum(len(value) for value in batch.values() if isinstance(value, bytes))
 
 
 def _by_owner(checkpoint: ArrayRecord) -> dict[str, dict[str, Array]]:

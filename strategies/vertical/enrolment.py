@@ -114,4 +114,5 @@ def _integer(record: Mapping[str, object], name: str, most: int = 2**63 - 1) -> 
 
 def line(what: object) -> str:
     """Return what somebody else wrote as one short line."""
-    return " ".join(str(what).split())[-200:]
+    short = " ".join(str(what).split())[-200:]
+    return "".join(c if c.isprintable() else "?" for c in short)  # no terminal's commands
