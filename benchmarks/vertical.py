@@ -84,9 +84,8 @@ class Bare:
     def epoch(self, number: int) -> None:
         order = np.random.default_rng([0, 31, number]).permutation(self.work.rows)
         for rows in torch.from_numpy(order).split(BATCH):
-            sent = [
-                b(x.index_select(0, rows)) for b, x in zip(self.bottoms, self.blocks, strict=True)
-            ]
+            taken = [self.take(block, 0, rows) for block in self.blocks]
+            sent = [bottom(x) for bottom, x in zip(self.bottoms, taken, strict=True)]
             received = [h.detach().requires_grad_() for h in sent]
             functional.cross_entropy(sum(received), self.work.labels[rows]).backward()
             for optimizer, h, r in zip(self.optimizers, sent, received, strict=True):

@@ -4,7 +4,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,8 @@ class RunDirectory:
     def append(self, row: Row, arrays: ArrayRecord) -> None:
         """Keep a finished round: first its row, then the model that makes the row count."""
         row = {key: _finite(value) for key, value in row.items()}
-        with (self.path / METRICS).open("a") as file:
+        rows = self.path / METRICS
+        with _named(rows), rows.open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -172,11 +174,21 @@ def _finite(value: Any) -> Any:
 def _write(path: Path, content: bytes) -> None:
     """Replace a file by new content, so that readers see the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with _named(path):
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file that cannot be written: a full disk's error does not."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
