@@ -1,0 +1,1 @@
+"""Flower's quickstart-pytorch app in its documented form, on small synthetic images."""

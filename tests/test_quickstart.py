@@ -1,0 +1,216 @@
+"""The changes that the README shows, made to Flower's quickstart-pytorch app, and run.
+
+The template is in ``tests/quickstart`` as Flower documents it, on data that needs no download:
+``flwr new`` fetches the original from Flower's hub.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, Context, RecordDict
+from flwr.serverapp import strategy as flowers
+from flwr.serverapp.strategy import Strategy
+
+import strategies
+from fl_backdoor.engines import LocalGrid
+
+ROOT = Path(__file__).parents[1]
+TEMPLATE = ROOT / "tests" / "quickstart"
+PACKAGE = TEMPLATE / "pytorchexample"
+SERVER = (PACKAGE / "server_app.py").read_text()
+CLIENT = (PACKAGE / "client_app.py").read_text()
+CONFIG = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+NODES = 7
+ATTACKERS = {2, 5}  # by partition
+
+
+def block(name: str) -> list[str]:
+    """Return the lines of a code block of the README."""
+    found = re.search(
+        rf"<!-- test: {name} -->\n```\w+\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    assert found, name
+    return found[1].splitlines()
+
+
+def apply(diff: list[str], text: str) -> str:
+    """Apply a diff without line numbers, of which every line must be found once and in order."""
+    lines, position = text.splitlines(), 0
+    for sign, line in ((change[0], change[1:]) for change in diff if change):
+        if sign == "+":
+            lines.insert(position, line)
+            position += 1
+            continue
+        assert lines.count(line) == 1, f"not in the template: {line!r}"
+        position = lines.index(line, position)
+        if sign == "-":
+            del lines[position]
+        else:
+            position += 1
+    return "\n".join(lines) + "\n"
+
+
+def server_diffs() -> dict[str, list[str]]:
+    """Return the README's diff of the server, and with each line that it offers instead."""
+    diff = block("server diff")
+    alternatives = [f"+    {line}" for line in block("server alternatives")]
+    diffs = [diff, *([*diff[:-1], line] for line in alternatives)]
+    return {re.search(r"strategy = (\w+)", diff[-1])[1]: diff for diff in diffs}
+
+
+SERVER_DIFFS = server_diffs()
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Return a function that runs the app and returns strategy, result and the saved model."""
+    monkeypatch.syspath_prepend(TEMPLATE)
+    monkeypatch.chdir(tmp_path)
+    for module in ("pytorchexample", "pytorchexample.task"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    started = []
+    start = Strategy.start
+
+    def spy(strategy, *args, **kwargs):
+        started.append((strategy, start(strategy, *args, **kwargs)))
+        return started[-1][1]
+
+    monkeypatch.setattr(Strategy, "start", spy)
+
+    def run(server=SERVER, client=CLIENT, attackers=ATTACKERS):
+        apps = {}
+        for name, text in {"server": server, "honest": CLIENT, "malicious": client}.items():
+            exec(text, namespace := {"__name__": name})
+            apps[name] = namespace["app"]
+
+        def node(message, context):
+            """Give a node its own ClientApp, and the run config that a LocalGrid does not."""
+            context.run_config = CONFIG
+            malicious = context.node_config["partition-id"] in attackers
+            return apps["malicious" if malicious else "honest"](message, context)
+
+        torch.manual_seed(0)
+        apps["server"](LocalGrid(node, NODES), Context(1, 0, {}, RecordDict(), CONFIG))
+        strategy, result = started.pop()
+        saved = torch.load("final_model.pt")
+        assert ArrayRecord(saved) == result.arrays
+        return strategy, result, torch.cat([array.flatten() for array in saved.values()])
+
+    return run
+
+
+def test_the_template_runs_unchanged(run):
+    strategy, result, _ = run()
+    assert type(strategy) is flowers.FedAvg
+    assert list(result.train_metrics_clientapp) == [1, 2, 3]
+    assert result.evaluate_metrics_clientapp[3]["eval_acc"] > 0.9
+
+
+@pytest.mark.parametrize("name", SERVER_DIFFS)
+def test_two_lines_put_a_strategy_into_the_server_app(name, run):
+    diff = SERVER_DIFFS[name]
+    assert sum(line.startswith("+") for line in diff) == 2
+    strategy, result, _ = run(apply(diff, SERVER))
+    assert type(strategy) is getattr(strategies, name)
+    assert list(result.train_metrics_clientapp) == [1, 2, 3]
+    for metrics in result.train_metrics_clientapp.values():
+        assert metrics["invalid-nodes"] == []
+        assert metrics.get("rule-failed", 0) == 0
+    assert result.evaluate_metrics_clientapp[3]["eval_acc"] > 0.9
+
+
+def test_all_strategies_that_the_readme_names_are_tried():
+    assert set(SERVER_DIFFS) == {"Sniper", "NormClipping", "GaussianNoise", "Aggregator"}
+
+
+@pytest.mark.parametrize("line", ["-app = ClientApp(mods=[])", " app = ClientApp()  # mine"])
+def test_a_diff_that_does_not_fit_the_template_is_an_error(line):
+    with pytest.raises(AssertionError, match="not in the template"):
+        apply([line], CLIENT)
+
+
+def test_one_line_makes_the_client_app_malicious(run):
+    """And whom it harms: 7 nodes, 2 of them attackers, their updates ten times as long."""
+    diff = block("client diff")
+    assert sum(line.startswith("+") for line in diff) == 2  # the line and its import
+    malicious = apply(diff, CLIENT)
+    _, _, honest = run()
+
+    def harm(server, attackers=ATTACKERS):
+        _, result, model = run(server, malicious, attackers)
+        return float(torch.dist(model, honest) / honest.norm()), result
+
+    assert harm(SERVER, attackers=set())[0] < 0.1
+    assert harm(SERVER)[0] > 1
+    damage, result = harm(apply(SERVER_DIFFS["Sniper"], SERVER))
+    assert damage < 0.2
+    for metrics in result.train_metrics_clientapp.values():
+        assert set(metrics["dropped-nodes"]) >= {k + 1 for k in ATTACKERS}
+    damage, result = harm(apply(SERVER_DIFFS["NormClipping"], SERVER))
+    assert damage < 0.2
+    for metrics in result.train_metrics_clientapp.values():
+        assert set(metrics["clipped-nodes"]) >= {k + 1 for k in ATTACKERS}
+
+
+def test_the_copied_folder_is_enough(tmp_path):
+    """Only ``strategies`` lies beside the app; the rest of the suite cannot be imported."""
+    app = tmp_path / "quickstart-pytorch"
+    without_caches = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(TEMPLATE, app, ignore=without_caches)
+    shutil.copytree(ROOT / "strategies", app / "strategies", ignore=without_caches)
+    for name, diff in SERVER_DIFFS.items():
+        (app / "pytorchexample" / f"{name}.py").write_text(apply(diff, SERVER))
+    code = f"""
+import importlib, itertools, sys
+sys.path.insert(0, {str(app)!r})
+for package in ("fl_backdoor", "clients"):
+    sys.modules[package] = None
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        continue
+    raise AssertionError(package)
+
+from flwr.app import Context, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+from pytorchexample.client_app import app as client_app
+
+TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+count = itertools.count()
+
+class Grid:
+    def get_node_ids(self):
+        return range(1, {NODES} + 1)
+
+    def send_and_receive(self, messages, timeout=None):
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"message-{{next(count)}}"
+            node = message.metadata.dst_node_id
+            numbers = {{"partition-id": node - 1, "num-partitions": {NODES}}}
+            yield client_app(message, Context(1, node, numbers, RecordDict(), {CONFIG}))
+
+for name in {list(SERVER_DIFFS)}:
+    server_app = importlib.import_module(f"pytorchexample.{{name}}").app
+    server_app(Grid(), Context(1, 0, {{}}, RecordDict(), {CONFIG}))
+assert sys.modules["strategies"].__file__.startswith({str(app)!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in SERVER_DIFFS:
+        assert f"{name}: " in done.stderr or f"{name}: " in done.stdout  # the strategy's summary
+    assert (tmp_path / "final_model.pt").exists()
