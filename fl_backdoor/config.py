@@ -6,11 +6,17 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
+
+MAX_SEED = 2**63 - 1
+"""The largest that torch takes."""
+
+MAX_BATCH = 10**9
+"""More rows than any data set: a larger number is a slip, and too large for torch."""
 
 
 @dataclass
@@ -75,6 +81,7 @@ class CommonConfig:
             ("engine.num_workers", engine.num_workers, 1),
             ("engine.gpus_per_client", engine.gpus_per_client, 0),
         )
+        check_most(("seed", self.seed, MAX_SEED))
         for key, number in [
             ("round_timeout", self.round_timeout),
             ("engine.cpus_per_client", engine.cpus_per_client),
@@ -116,6 +123,7 @@ class Config(CommonConfig):
             ("training.weight_decay", training.weight_decay, 0),
             ("dataset.test_samples_per_class", self.dataset.test_samples_per_class, 1),
         )
+        check_most(("training.batch_size", training.batch_size, MAX_BATCH))
         different = set(digits)
         if len(different) < 2 or len(different) < len(digits) or not different <= set(range(10)):
             raise UserError(
@@ -188,6 +196,19 @@ def check_least(*bounds: tuple[str, float | None, float]) -> None:
             raise UserError(f"{key}={number}: allowed is {least} or more")
 
 
+def check_most(*bounds: tuple[str, int, int]) -> None:
+    """Refuse numbers, given as (key, number, most), that are above their most.
+
+    Raises
+    ------
+    UserError
+        Naming the first.
+    """
+    for key, number, most in bounds:
+        if number > most:
+            raise UserError(f"{key}={number}: allowed is {most} or less")
+
+
 def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> Any:
     """Build the object that a config node's ``_target_`` names, of a kind or a subclass of it.
 
@@ -198,25 +219,38 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
     UserError
         If the class does not exist, is of another kind, or refuses its arguments.
     """
-    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-        raise UserError(f"{key}={node}: allowed is a class, {key}._target_, and its arguments")
+    target = _target(key, node)
+    if not isinstance(target, type) or not issubclass(target, kind):
+        raise UserError(f"{key}._target_={node['_target_']}: allowed are {kind.__name__} classes")
+    name = ""
     try:
-        target = get_class(node["_target_"])
-        if not issubclass(target, kind):
-            raise UserError(
-                f"{key}._target_={node['_target_']}: allowed are {kind.__name__} classes"
-            )
         if hasattr(target, "__dataclass_fields__"):
-            values = {name: value for name, value in node.items() if name != "_target_"}
-            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(target), values))
+            built = OmegaConf.structured(target)
+            for name in node.keys() - {"_target_"}:  # one by one: not every error names its key
+                built = OmegaConf.merge(built, {name: node[name]})
+            name = ""
+            return OmegaConf.to_object(built)
         return instantiate(node, **arguments)
     except UserError:
         raise
     except OmegaConfBaseException as error:
         text = one_line(error).removeprefix(f"{error.full_key}: ")
-        raise UserError(f"{key}.{error.full_key}: {text}") from error
+        raise UserError(f"{key}.{name or error.full_key}: {text}") from error
     except (HydraException, ImportError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{key}: {one_line(error)}") from error
+
+
+def _target(key: str, node: Any) -> Any:
+    """Return what a config node's ``_target_`` names, after those of the nodes within it."""
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        raise UserError(f"{key}={node}: allowed is a class, {key}._target_, and its arguments")
+    for name, value in node.items():
+        if isinstance(value, dict) and "_target_" in value:
+            _target(f"{key}.{name}", value)
+    try:
+        return get_object(node["_target_"])
+    except (HydraException, ImportError, ValueError) as error:
+        raise UserError(f"{key}._target_: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:

@@ -47,8 +47,9 @@ class Cao2019CNN(nn.Module):
         super().__init__()
         if shrink not in ("stride", "max_pool"):
             raise ValueError(f"shrink = {shrink!r} must be 'stride' or 'max_pool'")
-        if min(channels, default=1) < 1:
-            raise ValueError(f"channels = {list(channels)} must be 1 or more each")
+        whole = isinstance(channels, Sequence) and all(type(c) is int and c > 0 for c in channels)
+        if not whole:
+            raise ValueError(f"channels = {channels!r} must be 1 or more each, integers")
         layers: list[nn.Module] = []
         before, size = 1, image_size
         for after in channels:

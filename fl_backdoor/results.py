@@ -188,7 +188,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class GaussianNoise(Screened):
     Raises
     ------
     ValueError
-        If stddev is negative or not finite.
+        If stddev is negative or not finite, or seed is no integer of 0 or larger.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class GaussianNoise(Screened):
         super().__init__(strategy, weighted=weighted)
         if not (is_finite_number(stddev) and stddev >= 0):
             raise ValueError(f"stddev = {stddev!r} must be a finite number, 0 or larger")
+        if seed is not None and (type(seed) is not int or seed < 0):
+            raise ValueError(f"seed = {seed!r} must be an integer, 0 or larger, or None")
         self.stddev = stddev
         self.seed = seed
 

@@ -296,6 +296,9 @@ def _check_metrics(reply: Message, weighted_by_key: str) -> Signature:
     lengths = []
     for name in sorted(metrics):
         value = metrics[name]
+        entries = value if isinstance(value, list) else [value]
+        if not all(isinstance(e, int | float) and not isinstance(e, bool) for e in entries):
+            raise InvalidReplyError(f"metric {name!r:.60} is not a number")
         try:
             finite = np.all(np.isfinite(np.asarray(value, dtype=np.float64)))
         except (OverflowError, TypeError, ValueError) as error:

@@ -6,11 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ..config import CommonConfig, check_least
-from ..errors import UserError
-
-MAX_BATCH = 10**9
-"""More rows than any data set: a larger number is a slip, and too large for torch."""
+from ..config import MAX_BATCH, CommonConfig, check_least, check_most
 
 
 @dataclass
@@ -44,10 +40,7 @@ class VerticalConfig(CommonConfig):
             ("training.learning_rate", training.learning_rate, 0),
             ("training.local_steps", training.local_steps, 1),
         )
-        if training.batch_size > MAX_BATCH:
-            raise UserError(
-                f"training.batch_size={training.batch_size}: allowed are 1 to {MAX_BATCH}"
-            )
+        check_most(("training.batch_size", training.batch_size, MAX_BATCH))
 
 
 ConfigStore.instance().store(name="vertical_schema", node=VerticalConfig)

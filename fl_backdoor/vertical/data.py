@@ -180,8 +180,9 @@ class VerticalData(ABC):
             rows = np.flatnonzero(natural.numpy())
             if not len(rows):
                 raise UserError(
-                    f"dataset.{key}=null: no {split} row has the trigger by nature; allowed then "
-                    "is the number of rows to give it to"
+                    f"dataset.{key}=null: no {split} row has dataset.trigger={self.trigger} at "
+                    f"dataset.trigger_value={self.trigger_value} by nature; allowed then is the "
+                    "number of rows to give it to"
                 )
             return rows
         if not 0 <= count <= len(features):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from strategies.replies import check_bool
+from strategies.vertical.enrolment import MAX_OUTPUTS
 
 
 class DenseBottom(nn.Module):
@@ -33,7 +34,7 @@ class DenseBottom(nn.Module):
     Raises
     ------
     ValueError
-        If ``hidden`` is no integer of 1 or more, or a switch is not True or False.
+        If ``hidden`` is no integer of 1 to 65,536, or a switch is not True or False.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class DenseBottom(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if type(hidden) is not int or hidden < 1:
-            raise ValueError(f"hidden = {hidden!r} must be an integer of 1 or more")
+        if type(hidden) is not int or not 1 <= hidden <= MAX_OUTPUTS:
+            raise ValueError(
+                f"hidden = {hidden!r} must be an integer of 1 or more, at most {MAX_OUTPUTS}"
+            )
         check_bool(projection=projection, relu=relu)
         layers: list[nn.Module] = [nn.Linear(features, hidden)]
         if relu:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .enrolment import MAX_OUTPUTS
+
 
 class SumTop(nn.Module):
     """Add the activations, H_i = sum_k H_i^k (Eq. 4): nothing to train (Fig. 2 a).
@@ -57,15 +59,17 @@ class DenseTop(nn.Module):
     Raises
     ------
     ValueError
-        If ``hidden`` is no integer of 1 or more.
+        If ``hidden`` is no integer of 1 to 65,536.
     """
 
     def __init__(
         self, widths: Sequence[int], num_classes: int, *, hidden: int = 32, seed: int = 0
     ) -> None:
         super().__init__()
-        if type(hidden) is not int or hidden < 1:
-            raise ValueError(f"hidden = {hidden!r} must be an integer of 1 or more")
+        if type(hidden) is not int or not 1 <= hidden <= MAX_OUTPUTS:
+            raise ValueError(
+                f"hidden = {hidden!r} must be an integer of 1 or more, at most {MAX_OUTPUTS}"
+            )
         self.layers = nn.Sequential(
             nn.Linear(sum(widths), hidden), nn.ReLU(), nn.Linear(hidden, num_classes)
         )

@@ -1,0 +1,70 @@
+"""What none of our modules may use: anything that runs what it reads."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    path
+    for name in ("fl_backdoor", "strategies", "clients")
+    for path in (ROOT / name).rglob("*.py")
+)
+NAMES = {"eval", "exec", "compile", "__import__"}
+PACKAGES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+LOADERS = {f"{owner}.load" for owner in ("torch", "yaml", "jit")}
+LOADERS |= {"torch.package", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen"}
+FLAGS = {"allow_pickle", "shell"}
+
+
+def forbidden(source: str) -> Iterator[str]:
+    """Name what a module uses and must not, line by line."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Name(id=name) if name in NAMES:
+                yield name
+            case ast.Import(names=aliases):
+                yield from {a.name.partition(".")[0] for a in aliases} & PACKAGES
+            case ast.ImportFrom(module=str(module), names=aliases):
+                yield from {module.partition(".")[0]} & PACKAGES
+                yield from {f"{module}.{alias.name}" for alias in aliases} & LOADERS
+            case ast.Attribute(value=ast.Name(id=owner), attr=attribute):
+                yield from {f"{owner}.{attribute}"} & LOADERS
+            case ast.Attribute(value=ast.Attribute(attr=owner), attr=attribute):
+                yield from {f"{owner}.{attribute}"} & LOADERS
+            case ast.keyword(arg=str(name), value=value) if name in FLAGS:
+                if not (isinstance(value, ast.Constant) and value.value is False):
+                    yield name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_runs_what_it_reads(path: Path) -> None:
+    assert list(forbidden(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval(x)",
+        "exec(x)",
+        "import pickle",
+        "import numpy, dill",
+        "from pickle import loads",
+        "from torch import load",
+        "torch.load(f)",
+        "torch.load(f, weights_only=True)",
+        "torch.jit.load(f)",
+        "yaml.load(f)",
+        "np.load(f, allow_pickle=True)",
+        "np.load(f, allow_pickle=flag)",
+        "subprocess.run(x, shell=True)",
+    ],
+)
+def test_the_walk_finds_what_is_forbidden(source: str) -> None:
+    assert list(forbidden(source))
+
+
+def test_the_walk_lets_pass_what_is_harmless() -> None:
+    assert list(forbidden("model.eval(); np.load(f, allow_pickle=False); json.load(f)")) == []
