@@ -39,7 +39,7 @@ SMALL = {
     "mnist": ["dataset.source=bundled", "dataset.poisoned_train=5", "dataset.poisoned_test=5"],
     "nuswide": ["dataset.source=synthetic", "dataset.train_rows=300", "dataset.test_rows=200"],
 }
-FEW = ["sniper_goal1", "backdoor_noise", "vertical_combined_nuswide"]
+FEW = ["backdoor_noise", "vertical_combined_nuswide"]
 REST = [name for name in [*HORIZONTAL, *VERTICAL] if name not in FEW]
 
 VALUES: dict[str, Any] = {

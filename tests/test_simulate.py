@@ -26,14 +26,14 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["num_round=3"], "num_round"),
+        pytest.param(["num_round=3"], "num_round", marks=pytest.mark.slow),
         (["+experiment=snipper"], "snipper"),
-        (["attack.num_attackers=4"], "attack.num_attackers=4"),
+        pytest.param(["attack.num_attackers=4"], "attack.num_attackers=4", marks=pytest.mark.slow),
         (["dataset.source=idx", "dataset.root=/nowhere"], "/nowhere"),
         (["--resume", "/nowhere"], "/nowhere"),
-        (["--resume=/nowhere"], "/nowhere"),
+        pytest.param(["--resume=/nowhere"], "/nowhere", marks=pytest.mark.slow),
         (["attack=null"], "label_flipping"),
-        (["model._target_=foo.Bar"], "foo"),
+        pytest.param(["model._target_=foo.Bar"], "foo", marks=pytest.mark.slow),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -61,6 +61,7 @@ def test_help_shows_usage_and_groups() -> None:
     assert "backdoor_norm_clipping" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_from_the_command_line(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert simulate(*SNIPER, "num_rounds=6", f"hydra.run.dir={whole}").returncode == 0
@@ -82,6 +83,7 @@ def test_a_killed_run_resumes_from_the_command_line(tmp_path: Path) -> None:
     assert (broken / "model.safetensors").read_bytes() == model
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_its_runs_apart(tmp_path: Path) -> None:
     done = simulate(
         "-m", *SNIPER, "num_rounds=1", "strategy=fedavg,sniper", "seed=0,1",
