@@ -1,6 +1,6 @@
 """Runs that are killed again and again, and disks that are full or read-only.
 
-Slow: ``pytest -m slow tests/test_kills.py``.
+Slow: ``pytest -m slow tests/test_kills.py``; more kills: ``pytest -m exhaustive tests/test_kills.py``.
 """
 
 import json
@@ -16,9 +16,6 @@ from . import test_vertical_experiment as vertical
 from .test_experiment import untimed
 from .test_simulate import COMMAND, SNIPER, simulate
 
-pytestmark = pytest.mark.slow
-
-KILLS = 10
 ROUNDS = {"horizontal": 20, "vertical": 25}
 RUNS = {
     "horizontal": [*SNIPER, "floor=true", f"num_rounds={ROUNDS['horizontal']}"],
@@ -74,15 +71,19 @@ def same(path: Path, whole: Path) -> None:
         assert untimed(path / part) == untimed(whole / part)
 
 
-def test_a_run_killed_ten_times_ends_in_the_same_bits(
-    whole: tuple[list[str], Path], tmp_path: Path
+@pytest.mark.parametrize(
+    "kills",
+    [pytest.param(3, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.exhaustive)],
+)
+def test_a_run_killed_many_times_ends_in_the_same_bits(
+    whole: tuple[list[str], Path], tmp_path: Path, kills: int
 ) -> None:
-    """Two kills fall anywhere in the first three seconds, the others soon after some rounds."""
+    """Every fifth kill falls in the first three seconds, the others soon after some rounds."""
     start, expected = whole
     path, draw = tmp_path / "run", random.Random(7)
     again = ["--resume", str(path)]
     done = 0
-    for number in range(KILLS):
+    for number in range(kills):
         started = (path / ".hydra" / "overrides.yaml").exists()
         arguments = again if started else [*start, f"hydra.run.dir={path}"]
         rounds = draw.randint(1, 3)
@@ -92,7 +93,7 @@ def test_a_run_killed_ten_times_ends_in_the_same_bits(
         # A resumed run drops at most the row whose model had not been written.
         assert lines(path) >= done - 2
         done = lines(path)
-    assert done >= KILLS
+    assert done >= kills - 2
     complete = simulate(*again)
     assert complete.returncode == 0, complete.stderr
     assert "(resumed after " in complete.stdout
@@ -115,6 +116,7 @@ def poor(limit: int, *arguments: str) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_a_full_or_read_only_disk_is_one_line_and_costs_no_finished_round(
     whole: tuple[list[str], Path], tmp_path: Path
 ) -> None:
