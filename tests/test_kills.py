@@ -1,6 +1,6 @@
 """Runs that are killed again and again, and disks that are full or read-only.
 
-Slow: ``pytest -m slow tests/test_kills.py``; more kills: ``pytest -m exhaustive tests/test_kills.py``.
+``pytest -m slow tests/test_kills.py``, and with more kills ``-m exhaustive``.
 """
 
 import json
