@@ -146,6 +146,7 @@ def launch(
     client_app: ClientApp,
     num_clients: int,
     main: Callable[[Grid, int], None],
+    grid: Grid | None = None,
 ) -> None:
     """Run a server's main function against a federation of clients.
 
@@ -159,12 +160,17 @@ def launch(
         Nodes; each gets its partition id, 0 to num_clients - 1, in its node config.
     main : callable of (Grid, int)
         The server's side; it gets the number of clients that can train at the same time.
+    grid : Grid, optional
+        A federation that is already there, whose nodes run the ClientApp. None: launch one.
 
     Raises
     ------
     UserError
         If Ray cannot be reached or has no room for a single client.
     """
+    if grid is not None:
+        main(grid, num_clients)
+        return
     if engine.kind == "local":
         main(LocalGrid(client_app, num_clients), 1)
         return
@@ -235,7 +241,8 @@ def _start_ray(engine: EngineConfig) -> int:
         cpus = math.ceil(engine.num_workers * engine.cpus_per_client)
     try:
         ray.init(
-            address=engine.address,
+            # Without an address Ray would join whatever cluster it finds on the machine.
+            address=engine.address or "local",
             num_cpus=cpus,
             include_dashboard=False,
             log_to_driver=False,

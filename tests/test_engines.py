@@ -212,8 +212,9 @@ def test_a_worker_that_dies_is_replaced(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.usefixtures("ray_address")
 def test_any_number_of_workers_gives_the_same_bits(tmp_path: Path, workers: int) -> None:
-    """Each starts a Ray of its own, as the command line does."""
+    """Each starts a Ray of its own, as the command line does, whatever Ray runs already."""
     experiment = ["+experiment=sniper_goal1", *TINY_ATTACK, "floor=false"]
     run(tmp_path / "local", *experiment)
     run(tmp_path / "ray", *experiment, "engine=ray", f"engine.num_workers={workers}")
