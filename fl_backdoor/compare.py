@@ -78,11 +78,11 @@ def collect(folders: list[Path]) -> pd.DataFrame:
                 continue
             try:
                 config = json.loads(path.read_text())
-                measures: dict[str, Any] = {}
+                measures: dict[str, Any] = dict.fromkeys(MEASURES)
                 if finished:
                     summary = json.loads(path.with_name(SUMMARY).read_text())
-                    measures = {key: summary[key] for key in MEASURES if key in summary}
-                    measures["main_accuracy"] = summary["main_accuracy"]
+                    measures |= {key: summary.get(key) for key in MEASURES}
+                    measures["main_accuracy"] = summary["main_accuracy"]  # every run has it
             except (OSError, ValueError, KeyError) as error:
                 raise UserError(f"{path.parent}: not a whole run ({error!r})") from error
             flat: dict[str, Any] = {
@@ -91,7 +91,7 @@ def collect(folders: list[Path]) -> pd.DataFrame:
             flat[EARLY] = int(not finished)
             if "num_epochs" in config:
                 flat[EPOCHS] = str(path.with_name(METRICS))
-            rows.append(flat | dict.fromkeys(MEASURES) | measures)
+            rows.append(flat | measures)
     if not rows:
         raise UserError(f"{' '.join(map(str, folders))}: no finished run ({SUMMARY}) below")
     return pd.DataFrame(rows)
@@ -170,7 +170,8 @@ def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
     keys = varying(runs)
     settings = runs[keys].fillna(NOTHING).drop_duplicates()
     order = sorted(range(len(settings)), key=lambda i: _numerically(tuple(settings.iloc[i])))
-    titles = {key: MEASURES[key] for key in list(MEASURES)[:3]}
+    drawn = ("main_accuracy", "backdoor_accuracy", "attack_success_rate")
+    titles = {key: MEASURES[key] for key in drawn}
     figure, panels = new_axes(4.2 * len(titles), 3.8, columns=len(titles))
     for number in order:
         setting = settings.iloc[number]

@@ -1,8 +1,9 @@
 """The configuration: its schema, its checks, and the one error that bad input becomes."""
 
+import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
@@ -133,6 +134,8 @@ class Config(CommonConfig):
 
 ConfigStore.instance().store(name="horizontal_schema", node=Config)
 
+SomeConfig = TypeVar("SomeConfig", bound=CommonConfig)
+
 
 def conf_directory() -> Path:
     """Return the folder of the Hydra configs: inside the wheel, or beside the checkout."""
@@ -172,6 +175,26 @@ def load(config: DictConfig) -> CommonConfig:
     _check_keys("", config, loaded)
     loaded.check()
     return loaded
+
+
+def restored(schema: type[SomeConfig], text: str, dataset: str) -> SomeConfig:
+    """Rebuild a checked configuration that travelled as JSON.
+
+    Parameters
+    ----------
+    schema : type
+        `Config`, or the configuration of another protocol.
+    text : str
+        All of it.
+    dataset : str
+        Keys of ``dataset`` that stand above those of the text.
+    """
+    values = json.loads(text)
+    values["dataset"] |= json.loads(dataset)
+    for part in fields(schema):
+        if isinstance(part.type, type) and is_dataclass(part.type):
+            values[part.name] = part.type(**values[part.name])
+    return schema(**values)
 
 
 def _check_keys(prefix: str, given: DictConfig, loaded: Any) -> None:

@@ -249,10 +249,7 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
                 runs[-1].floors = [row["attack_success_rate"] for row in run.directory.rows]
 
     if not directory.complete:
-        if grid is None:
-            launch(config.engine, make_client_app(config), config.num_clients, main)
-        else:
-            main(grid, config.num_clients)
+        launch(config.engine, make_client_app(config), config.num_clients, main, grid)
     summary = directory.summary()
     display.result(summary, directory)
     return summary

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clients import HonestClient
 
 from .attacks import Attack
-from .config import Config, DatasetConfig, EngineConfig, TrainingConfig, build, one_line
+from .config import Config, build, one_line, restored
 from .errors import UserError
 from .mnist import LabelledImages, load_mnist, resolve_source
 from .partition import partition, unused
@@ -226,12 +226,7 @@ def partition_id(context: Context, count: int) -> int:
 def _federation(
     config: str, data: str = "{}", attackers: tuple[int, ...] | None = None
 ) -> Federation:
-    values = json.loads(config)
-    values["dataset"] |= json.loads(data)
-    nested = {"dataset": DatasetConfig, "training": TrainingConfig, "engine": EngineConfig}
-    for key, schema in nested.items():
-        values[key] = schema(**values[key])
-    federation = Federation(Config(**values))
+    federation = Federation(restored(Config, config, data))
     if attackers is not None:
         federation.enlist(attackers)
     return federation

@@ -1,6 +1,13 @@
 """Builders that many tests share."""
 
-from collections.abc import Callable, Mapping
+import importlib
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -48,6 +55,40 @@ def make_reply(
 def _task_identity() -> None:
     """Messages need the identity of the task that sends them."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+
+
+@pytest.fixture(scope="module")
+def byzfl() -> Iterator[Callable[[str], ModuleType]]:
+    """Import modules of byzfl without its __init__, which wants torchvision."""
+    spec = importlib.util.find_spec("byzfl")
+    package = ModuleType("byzfl")
+    package.__path__ = list(spec.submodule_search_locations)
+    before = set(sys.modules)
+    sys.modules["byzfl"] = package
+    yield lambda name: importlib.import_module(f"byzfl.{name}")
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] == "byzfl":
+            del sys.modules[name]
+
+
+@pytest.fixture
+def isolated(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Run code in a Python that finds nothing but what is installed."""
+
+    def run(code: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
 
 
 @pytest.fixture

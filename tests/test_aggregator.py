@@ -1,10 +1,6 @@
 """Rules of other people as strategies: against byzfl, Flower and FedAvg, and misbehaving."""
 
 import copy
-import importlib
-import importlib.util
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -28,17 +24,8 @@ floats = st.sampled_from([np.float16, np.float32, np.float64])
 
 
 @pytest.fixture(scope="module", autouse=True)
-def aggregators():
-    """Load byzfl.aggregators without byzfl's __init__, which wants torchvision."""
-    spec = importlib.util.find_spec("byzfl")
-    package = types.ModuleType("byzfl")
-    package.__path__ = list(spec.submodule_search_locations)
-    before = set(sys.modules)
-    sys.modules["byzfl"] = package
-    yield importlib.import_module("byzfl.aggregators")
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] == "byzfl":
-            del sys.modules[name]
+def aggregators(byzfl):
+    return byzfl("aggregators")
 
 
 @st.composite

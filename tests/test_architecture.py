@@ -3,9 +3,7 @@
 import ast
 import importlib
 import inspect
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -48,7 +46,7 @@ def test_modules_import_only_what_their_package_promises(path):
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_a_copied_folder_works_alone(folder, tmp_path):
+def test_a_copied_folder_works_alone(folder, tmp_path, isolated):
     """Including its subpackage, which alone of the strategies may need torch."""
     shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     missing = {"fl_backdoor", *FOLDERS} - {folder}
@@ -65,16 +63,7 @@ for package in {[package for package in ALLOWED if package.startswith(folder)]}:
     for name in {sorted(kept_back)}:
         sys.modules.pop(name, None)
 """
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    isolated(code)
 
 
 def test_a_folder_imports_its_subpackage_only_if_asked():

@@ -1,10 +1,7 @@
 """Eq. 1 against numpy, byzfl and Flower."""
 
-import importlib
-import importlib.util
-import sys
-import types
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -31,17 +28,9 @@ def matrices(dtype: object, clients: int | None = None):
 
 
 @pytest.fixture(scope="module")
-def byzfl_average() -> Callable[[np.ndarray], np.ndarray]:
-    """Load byzfl without its __init__, which wants torchvision."""
-    spec = importlib.util.find_spec("byzfl")
-    package = types.ModuleType("byzfl")
-    package.__path__ = list(spec.submodule_search_locations)
-    before = set(sys.modules)
-    sys.modules["byzfl"] = package
-    yield importlib.import_module("byzfl.aggregators").Average()
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] == "byzfl":
-            del sys.modules[name]
+def byzfl_average(byzfl: Callable[[str], ModuleType]) -> Callable[[np.ndarray], np.ndarray]:
+    average: Callable[[np.ndarray], np.ndarray] = byzfl("aggregators").Average()
+    return average
 
 
 def averaged(messages: list[Message], **arguments: object) -> ArrayRecord:

@@ -4,10 +4,8 @@ The template is in ``tests/quickstart`` as Flower documents it, on data that nee
 ``flwr new`` fetches the original from Flower's hub.
 """
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -159,7 +157,7 @@ def test_one_line_makes_the_client_app_malicious(run):
         assert set(metrics["clipped-nodes"]) >= {k + 1 for k in ATTACKERS}
 
 
-def test_the_copied_folder_is_enough(tmp_path):
+def test_the_copied_folder_is_enough(tmp_path, isolated):
     """Only ``strategies`` lies beside the app; the rest of the suite cannot be imported."""
     app = tmp_path / "quickstart-pytorch"
     without_caches = shutil.ignore_patterns("__pycache__")
@@ -201,16 +199,7 @@ for name in {list(SERVER_DIFFS)}:
     server_app(Grid(), Context(1, 0, {{}}, RecordDict(), {CONFIG}))
 assert sys.modules["strategies"].__file__.startswith({str(app)!r})
 """
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = isolated(code)
     for name in SERVER_DIFFS:
         assert f"{name}: " in done.stderr or f"{name}: " in done.stdout  # the strategy's summary
     assert (tmp_path / "final_model.pt").exists()

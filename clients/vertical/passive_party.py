@@ -197,7 +197,7 @@ class PassiveParty:
         self._rows, self._activations = rows, None
         if rows is None:
             self._save(context)
-            metrics = MetricRecord(dict(self.report().items()))
+            metrics = MetricRecord({**self.report()})
             return Message(RecordDict({"report": metrics}), reply_to=message)
         self._save(context)  # before the forward pass, which may move buffers and is repeatable
         self._activations = self._forward(rows)

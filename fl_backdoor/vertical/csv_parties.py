@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import UserError
-from .data import Block, Labels, Rows, VerticalData
+from .data import LARGEST, Block, Labels, Rows, VerticalData
 from .standardize import standardize
-
-_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 @dataclass(kw_only=True)
@@ -288,7 +286,7 @@ def _read(
             bad, allowed = column.isna() | (column == ""), "not empty"
         else:
             column = pd.to_numeric(column, errors="coerce")
-            bad, allowed = ~(column.abs() <= _LARGEST), "a finite number"
+            bad, allowed = ~(column.abs() <= LARGEST), "a finite number"
         if bad.any():
             row = int(bad.to_numpy().argmax())
             raise _damaged(

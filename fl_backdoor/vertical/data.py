@@ -5,13 +5,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import UserError
+
+LARGEST: Final = float(np.finfo(np.float32).max)
+"""The largest feature that float32 holds."""
 
 
 @dataclass(frozen=True)

@@ -211,10 +211,7 @@ def run(
 
     if not directory.complete:
         count = federation.data.num_parties
-        if grid is None:
-            launch(config.engine, make_party_app(config), count, main)
-        else:
-            main(grid, count)
+        launch(config.engine, make_party_app(config), count, main, grid)
     summary = directory.summary()
     display.result(summary, directory)
     return summary

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from clients.vertical import PassiveParty, party_app
 from strategies.vertical import ActiveParty, GradientDefense, Party, enrol
 
-from ..config import EngineConfig, build, one_line
+from ..config import build, one_line, restored
 from ..errors import UserError
 from ..federation import CLEAN_TWIN, node_data, partition_id
 from .attacks import NoAttack, Setting, VerticalAttack
-from .config import VerticalConfig, VerticalTrainingConfig
+from .config import VerticalConfig
 from .data import Labels, VerticalData
 
 
@@ -225,11 +225,7 @@ def make_party_app(config: VerticalConfig) -> ClientApp:
 
 @lru_cache(maxsize=1)
 def _federation(config: str, data: str) -> VerticalFederation:
-    values = json.loads(config)
-    values["dataset"] |= json.loads(data)
-    for key, schema in {"training": VerticalTrainingConfig, "engine": EngineConfig}.items():
-        values[key] = schema(**values[key])
-    return VerticalFederation(VerticalConfig(**values))
+    return VerticalFederation(restored(VerticalConfig, config, data))
 
 
 def _seed(*parts: int) -> int:

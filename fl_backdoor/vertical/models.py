@@ -1,10 +1,9 @@
 """Bottom models of the passive parties."""
 
-import torch
 from torch import Tensor, nn
 
 from strategies.replies import check_bool
-from strategies.vertical.enrolment import MAX_OUTPUTS
+from strategies.vertical.top_models import check_nodes, init_glorot
 
 
 class DenseBottom(nn.Module):
@@ -48,10 +47,7 @@ class DenseBottom(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if type(hidden) is not int or not 1 <= hidden <= MAX_OUTPUTS:
-            raise ValueError(
-                f"hidden = {hidden!r} must be an integer of 1 or more, at most {MAX_OUTPUTS}"
-            )
+        check_nodes(hidden=hidden)
         check_bool(projection=projection, relu=relu)
         layers: list[nn.Module] = [nn.Linear(features, hidden)]
         if relu:
@@ -59,11 +55,7 @@ class DenseBottom(nn.Module):
         if projection:
             layers.append(nn.Linear(hidden, num_classes))
         self.layers = nn.Sequential(*layers)
-        generator = torch.Generator().manual_seed(seed)
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, generator=generator)
-                nn.init.zeros_(layer.bias)
+        init_glorot(self.layers, seed)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``(b, d_k)`` to activations H^k ``(b, m_k)``."""

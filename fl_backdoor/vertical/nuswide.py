@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from . import synthetic_nuswide as synthetic
-from .data import Block, Labels, Rows, VerticalData
+from .data import LARGEST, Block, Labels, Rows, VerticalData
 from .standardize import standardize
 
 SOURCES: Final = ("auto", "files", "synthetic")
@@ -30,8 +30,6 @@ _Caps = tuple[int | None, int | None]
 
 # Rows that pandas parses at a time: a tag file of 161,789 rows is never in memory at once.
 _CHUNK: Final = 4_096
-
-_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 @dataclass(kw_only=True)
@@ -258,7 +256,7 @@ def _features(folder: Path, split: str, party: int, chosen: _Chosen) -> NDArray[
 
 def _parts(folder: Path, path: Path, width: int, kind: type[np.generic]) -> Iterator[NDArray[Any]]:
     """Read a file of numbers without a header, some rows at a time; uint8 means 0 or 1."""
-    most, allowed = (1, "0 or 1") if kind is np.uint8 else (_LARGEST, "a finite number")
+    most, allowed = (1, "0 or 1") if kind is np.uint8 else (LARGEST, "a finite number")
     start = 0
     try:
         # Any white space: tags are separated by tabs, and lines may end in a separator.

@@ -191,6 +191,7 @@ class ActiveParty:
         order = np.random.default_rng([self.seed, 31, epoch]).permutation(len(self.labels))
         batches = torch.split(torch.from_numpy(order), self.batch_size)
         losses: list[float] = []
+        self.top.train()
         activations = self._exchange(grid, report, batches[0], None, epoch, 0)
         for number, rows in enumerate(batches):
             step = (epoch - 1) * self._steps + number
@@ -255,7 +256,6 @@ class ActiveParty:
             gradient = torch.autograd.grad(loss, scores)
             return float(loss.detach()), [*gradient] * len(activations)
         leaves = [activation.requires_grad_() for activation in activations]
-        self.top.train()
         sent: list[Tensor] = []
         first = 0.0
         for local_step in range(self.local_steps if self._parameters else 1):

@@ -7,6 +7,7 @@ sent is accumulated until it is large enough to be.
 import torch
 from torch import Generator, Tensor
 
+from ..replies import is_finite_number
 from .defense import GradientDefense
 
 
@@ -29,7 +30,7 @@ class GradientSparsification(GradientDefense):
 
     def __init__(self, drop_rate: float) -> None:
         super().__init__()
-        if isinstance(drop_rate, bool) or not isinstance(drop_rate, int | float):
+        if not is_finite_number(drop_rate):
             raise ValueError(f"drop_rate = {drop_rate!r} must be a number")
         if not 0 <= drop_rate < 1:
             raise ValueError(f"drop_rate = {drop_rate} must be in [0, 1)")

@@ -66,20 +66,37 @@ class DenseTop(nn.Module):
         self, widths: Sequence[int], num_classes: int, *, hidden: int = 32, seed: int = 0
     ) -> None:
         super().__init__()
-        if type(hidden) is not int or not 1 <= hidden <= MAX_OUTPUTS:
-            raise ValueError(
-                f"hidden = {hidden!r} must be an integer of 1 or more, at most {MAX_OUTPUTS}"
-            )
+        check_nodes(hidden=hidden)
         self.layers = nn.Sequential(
             nn.Linear(sum(widths), hidden), nn.ReLU(), nn.Linear(hidden, num_classes)
         )
-        generator = torch.Generator().manual_seed(seed)
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, generator=generator)
-                nn.init.zeros_(layer.bias)
+        init_glorot(self.layers, seed)
 
     def forward(self, activations: Sequence[Tensor]) -> Tensor:
         """Map activations, one ``(b, m_k)`` a party, to logits ``(b, C)``."""
         logits: Tensor = self.layers(torch.cat(list(activations), dim=1))
         return logits
+
+
+def check_nodes(**nodes: object) -> None:
+    """Refuse a size of a layer that is no integer of 1 to 65,536.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument and its value.
+    """
+    for name, value in nodes.items():
+        if type(value) is not int or not 1 <= value <= MAX_OUTPUTS:
+            raise ValueError(
+                f"{name} = {value!r} must be an integer of 1 or more, at most {MAX_OUTPUTS}"
+            )
+
+
+def init_glorot(layers: nn.Sequential, seed: int) -> None:
+    """Draw the weights of dense layers from Glorot's uniform distribution; biases become 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
