@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Bulyan, Strategy
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from .federation import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, reso
 from .metrics import detection, distance_statistics, evaluate
 from .report import Display
 from .results import Row, RunDirectory, stored_source
+from .roll import Roll
 
 Summary = dict[str, Any]
 
@@ -43,9 +44,21 @@ class Run:
     clean: bool
     floors: list[float]
 
-    def train(self, grid: Grid, partitions: Mapping[int, int], workers: int) -> None:
-        """Train the rounds that are still missing, and keep each as soon as it is done."""
+    def train(self, roll: Roll, workers: int) -> None:
+        """Train the rounds that are still missing, and keep each as soon as it is done.
+
+        Raises
+        ------
+        UserError
+            If the rounds that are there had other attackers.
+        """
         config = self.federation.config
+        before = {tuple(row["attackers"]) for row in self.directory.rows} - {self.attackers}
+        if before:
+            raise UserError(
+                f"attackers={list(self.attackers)} by node config: the run to resume in "
+                f"{self.directory.path} has {list(before.pop())}"
+            )
         arrays = self.directory.arrays
         if arrays is None:
             arrays = ArrayRecord(self.federation.initial_state())
@@ -53,26 +66,19 @@ class Run:
             "clean twin" if self.clean else config.name, config.num_rounds, self.directory.rows
         )
         for number in range(self.directory.rounds_done + 1, config.num_rounds + 1):
-            arrays = self._round(number, arrays, grid, partitions, workers)
+            arrays = self._round(number, arrays, roll, workers)
         self.display.end()
 
-    def _round(
-        self,
-        number: int,
-        sent: ArrayRecord,
-        grid: Grid,
-        partitions: Mapping[int, int],
-        workers: int,
-    ) -> ArrayRecord:
-        config = self.federation.config
+    def _round(self, number: int, sent: ArrayRecord, roll: Roll, workers: int) -> ArrayRecord:
+        config, partitions = self.federation.config, roll.partitions
         started = time.perf_counter()
-        messages = list(self.strategy.configure_train(number, sent, self._train_config(), grid))
-        replies = list(grid.send_and_receive(messages, timeout=config.round_timeout))
+        # The strategy would wait as well, but without an end.
+        wait_for_nodes(roll, self.least, config.round_timeout, "strategy.min_available_nodes")
+        messages = list(self.strategy.configure_train(number, sent, self._train_config(), roll))
+        replies = list(roll.send_and_receive(messages, timeout=config.round_timeout))
         received = time.perf_counter()
-        answered = {r.metadata.src_node_id for r in replies if not r.has_error()}
-        failed = {partitions[m.metadata.dst_node_id] for m in messages} - {
-            partitions[node] for node in answered
-        }
+        answered = {partitions[r.metadata.src_node_id] for r in replies if not r.has_error()}
+        failed = set(range(config.num_clients)) - answered
         arrays, metrics = self.strategy.aggregate_train(number, replies)
         arrays = sent if arrays is None else arrays
         aggregated = time.perf_counter()
@@ -106,8 +112,9 @@ class Run:
     ) -> Row:
         """Translate what the strategy says it did from nodes to clients.
 
-        Clients that sent no answer, or an error, are ``failed``; those whose answer could not be
-        averaged are ``invalid``; those that the defense chose against are ``dropped``.
+        Clients that were not there, or sent no answer or an error, are ``failed``; those whose
+        answer could not be averaged are ``invalid``; those that the defense chose against are
+        ``dropped``.
         """
         said = {
             key.removesuffix("-nodes"): sorted(partitions[int(node)] for node in nodes)
@@ -125,6 +132,7 @@ class Run:
             if not key.endswith("-nodes") and key != "train-seconds"  # kept as seconds_training
         }
         return {
+            "attackers": list(self.attackers),
             "kept": kept,
             "dropped": dropped,
             "invalid": invalid,
@@ -155,6 +163,13 @@ class Run:
                 np.isin(np.array(clients, dtype=int), self.attackers),
             )
         )
+
+    @property
+    def least(self) -> int:
+        """The clients without which the strategy begins no round."""
+        rule = _rule(self.strategy)
+        keys = ("min_available_nodes", "min_train_nodes")
+        return max(int(getattr(rule, key, 0)) for key in keys)
 
     @property
     def attackers(self) -> tuple[int, ...]:
@@ -237,13 +252,13 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
     display.setting(config, federation.attackers, federation.attack.describe())
 
     def main(grid: Grid, workers: int) -> None:
-        partitions, attackers = enrol(grid, config)
-        if attackers != federation.attackers:
-            display.line(f"Attackers by node config: {list(attackers)}")
-            federation.enlist(attackers)
+        roll = Roll(grid, config.num_clients, config.round_timeout)
+        if roll.attackers != federation.attackers:
+            display.line(f"Attackers by node config: {list(roll.attackers)}")
+            federation.enlist(roll.attackers)
             federation.check()
         for run in runs:
-            run.train(grid, partitions, workers)
+            run.train(roll, workers)
             run.summarize()
             if run.clean:
                 runs[-1].floors = [row["attack_success_rate"] for row in run.directory.rows]
@@ -255,49 +270,17 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
     return summary
 
 
-def enrol(grid: Grid, config: Config) -> tuple[dict[int, int], tuple[int, ...]]:
-    """Ask every node for its partition, and whether it attacks.
-
-    Returns
-    -------
-    partitions : dict of int to int
-        The partition of each node id.
-    attackers : tuple of int
-        The partitions of those that attack, ascending.
-
-    Raises
-    ------
-    UserError
-        If a node fails to answer, or the partitions are not 0 to N-1.
-    """
-    nodes = wait_for_nodes(grid, config.num_clients, config.round_timeout, "num_clients")
-    messages = [Message(RecordDict(), node, MessageType.QUERY) for node in nodes]
-    partitions: dict[int, int] = {}
-    attackers = set()
-    for reply in grid.send_and_receive(messages, timeout=config.round_timeout):
-        if reply.has_error():
-            raise UserError(
-                f"node {reply.metadata.src_node_id} cannot take part: {reply.error.reason}"
-            )
-        record = reply.content.config_records["enrolment"]
-        partition = partitions[reply.metadata.src_node_id] = int(str(record["partition-id"]))
-        if record["attacker"]:
-            attackers.add(partition)
-    if sorted(partitions.values()) != list(range(config.num_clients)):
-        raise UserError(
-            f"num_clients={config.num_clients}: the nodes that answered hold partitions "
-            f"{sorted(partitions.values())}"
-        )
-    return partitions, tuple(sorted(attackers))
-
-
 def _strategy(config: Config) -> Strategy:
     strategy: Strategy = build("strategy", deepcopy(config.strategy), Strategy)
-    outer = strategy
+    _check_rule(_rule(strategy), config.num_clients)
+    return strategy
+
+
+def _rule(strategy: Strategy) -> Strategy:
+    """Return the strategy that averages, inside all wrappers."""
     while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
         strategy = inner
-    _check_rule(strategy, config.num_clients)
-    return outer
+    return strategy
 
 
 def _check_rule(rule: Strategy, clients: int) -> None:

@@ -12,6 +12,7 @@ import time
 import tomllib
 import urllib.request
 import zipfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from fl_backdoor import federation as module
 from fl_backdoor.config import Config
 from fl_backdoor.engines import LocalGrid
 from fl_backdoor.errors import UserError
-from fl_backdoor.experiment import enrol
 from fl_backdoor.federation import ATTACKERS, Federation, make_client_app
+from fl_backdoor.roll import Roll
 
 from . import test_experiment as horizontal
 from . import test_vertical_experiment as vertical
@@ -53,9 +54,14 @@ def run_config(experiment: str, overrides: str, output: str = "") -> dict[str, A
     return {"experiment": experiment, "overrides": overrides, "output": output}
 
 
-def grid_of(named: dict[str, Any], nodes: int, **node_config: dict[str, Any]) -> LocalGrid:
+def grid_of(
+    named: dict[str, Any],
+    nodes: int,
+    kind: type[LocalGrid] = LocalGrid,
+    **node_config: dict[str, Any],
+) -> LocalGrid:
     """Build a federation whose nodes run the app; ``node2={...}`` adds to the config of node 2."""
-    grid = LocalGrid(app.client_app, nodes)
+    grid = kind(app.client_app, nodes)
     for number, context in grid._contexts.items():
         context.run_config = named
         context.node_config |= node_config.get(f"node{number}", {})
@@ -151,13 +157,73 @@ def test_nodes_decide_who_attacks(tmp_path: Path) -> None:
     serve(grid, named)
     assert json.loads((tmp_path / "summary.json").read_text())["attackers"] == [1, 2, 7]
     config = config_of(SNIPER)
-    assert enrol(grid, config) == ({n: n - 1 for n in range(1, 11)}, (1, 2, 7))
+    roll = Roll(grid, config.num_clients, timeout=1)
+    assert (roll.partitions, roll.attackers) == ({n: n - 1 for n in range(1, 11)}, (1, 2, 7))
 
     federation = Federation(config)
     federation.enlist((1, 2, 7))
     clients = [federation.client(number) for number in range(10)]
     assert [type(clients[n]) for n in (0, 7)] == [HonestClient, LabelFlippingClient]
     assert sum(len(client.images) for client in clients) == 10 * 40 + 30
+
+
+class Fleeting(LocalGrid):
+    """Node 10 is gone after the first round; another is in its place after three looks."""
+
+    patience = 3.0
+    gone: Context | None = None
+
+    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Message]:
+        replies = list(super().send_and_receive(messages, timeout=timeout))
+        if self.gone is None and replies[0].metadata.message_type == "train":
+            self.gone = self._contexts.pop(10)
+        return replies
+
+    def get_node_ids(self) -> list[int]:
+        nodes = list(self._contexts)
+        if self.gone is not None:
+            self.patience -= 1
+            if self.patience == 0:
+                self._contexts[11] = replace(self.gone, node_id=11, state=RecordDict())
+        return nodes
+
+
+@pytest.mark.parametrize(("least", "failed"), [(10, [[], [], []]), (9, [[], [9], []])])
+def test_a_round_waits_for_as_many_as_it_needs(
+    least: int, failed: list[list[int]], tmp_path: Path
+) -> None:
+    overrides = [*SNIPER, "floor=false", f"strategy.min_available_nodes={least}"]
+    overrides += [f"strategy.min_train_nodes={least}"]
+    named = run_config("sniper_goal1", " ".join(overrides), str(tmp_path))
+    serve(grid_of(named, 10, Fleeting), named)
+    assert [row["failed"] for row in horizontal.rows(tmp_path)] == failed
+
+
+def test_a_round_does_not_wait_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was done before is not lost: the run goes on once the nodes are there again."""
+    overrides = " ".join([*SNIPER, "floor=false", "round_timeout=0.1"])
+    named = run_config("sniper_goal1", overrides, str(tmp_path / "run"))
+    monkeypatch.setattr(Fleeting, "patience", float("inf"))
+    with pytest.raises(UserError, match=r"^strategy\.min_available_nodes=10: only 9 nodes connec"):
+        serve(grid_of(named, 10, Fleeting), named)
+    assert len(horizontal.rows(tmp_path / "run")) == 1
+    named["overrides"] += " resume=true"
+    serve(grid_of(named, 10), named)
+    horizontal.run(tmp_path / "whole", "+experiment=sniper_goal1", *SNIPER, "floor=false")
+    models = [(tmp_path / which / "model.safetensors") for which in ("run", "whole")]
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_a_run_is_not_resumed_with_other_attackers(tmp_path: Path) -> None:
+    overrides = " ".join([*SNIPER, "num_rounds=1", "floor=false"])
+    named = run_config("sniper_goal1", overrides, str(tmp_path))
+    serve(grid_of(named, 10), named)
+    (tmp_path / "summary.json").unlink()
+    named = run_config("sniper_goal1", f"{overrides} resume=true", str(tmp_path))
+    with pytest.raises(UserError, match=r"^attackers=\[1, 2\] by node config: .* has \[0, 1, 2\]$"):
+        serve(grid_of(named, 10, node1={"attacker": False}), named)
+    serve(grid_of(named, 10), named)
+    assert (tmp_path / "summary.json").exists()
 
 
 def test_nodes_do_not_attack_in_excess(tmp_path: Path) -> None:
@@ -181,7 +247,7 @@ def test_a_bad_node_config_names_the_node(
     named = run_config("sniper_goal1", overrides, str(tmp_path))
     grid = grid_of(named, 10, node4=node_config)
     with pytest.raises(UserError) as error:
-        enrol(grid, config_of(SNIPER))
+        Roll(grid, 10, timeout=1)
     assert str(error.value).startswith(f"node 4 cannot take part: {said}")
     assert "\n" not in str(error.value)
 
