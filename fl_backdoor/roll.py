@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 from flwr.supercore.run import Run
 
-from strategies.vertical.enrolment import line
+from strategies.vertical.enrolment import ask, line
 
 from .engines import wait_for_nodes
 from .errors import UserError
@@ -91,11 +91,12 @@ class Roll(Grid):
         """Ask each node once who it is; an error is in the place of an answer that is none."""
         messages = [Message(RecordDict(), node, MessageType.QUERY) for node in sorted(nodes)]
         self._asked |= {message.metadata.dst_node_id for message in messages}
-        replies = self._grid.send_and_receive(messages, timeout=self._timeout) if messages else ()
-        return [self._read(reply) for reply in replies]
+        if not messages:
+            return []
+        replies = ask(self._grid, messages, self._timeout)
+        return [self._read(node, reply) for node, reply in replies.items()]
 
-    def _read(self, reply: Message) -> _Answer | UserError:
-        node = reply.metadata.src_node_id
+    def _read(self, node: int, reply: Message) -> _Answer | UserError:
         if reply.has_error():
             return UserError(f"node {node} cannot take part: {line(reply.error.reason)}")
         record = reply.content.config_records.get("enrolment", ConfigRecord())

@@ -39,15 +39,20 @@ class Screening:
         Replies that passed every check, in an order that depends on their content only.
     invalid : dict from node id to reason
         Replies that were dropped.
+    missing : tuple of str
+        What the federation itself says of nodes that did not reply.
     """
 
     valid: tuple[Message, ...]
     invalid: dict[int, str]
+    missing: tuple[str, ...] = ()
 
     def report(self) -> None:
-        """Name the dropped replies in the log."""
+        """Name the dropped and the missing replies in the log."""
         for node, reason in self.invalid.items():
             log(WARNING, "Dropped the reply of node %d: %s", node, reason)
+        for reason in self.missing:
+            log(WARNING, "A node did not reply: %s", reason)
 
 
 def screen(
@@ -72,6 +77,7 @@ def screen(
         ``"train"``, or ``"evaluate"``, whose replies hold metrics only.
     """
     invalid: dict[int, str] = {}
+    missing: list[str] = []
     passed: list[tuple[Message, Signature]] = []
     answered: set[str] = set()
     for reply in replies:
@@ -87,7 +93,10 @@ def screen(
                 signature += _check_arrays(reply, sent)
                 reply = _in_order(reply, sent)
         except InvalidReplyError as reason:
-            invalid[node] = str(reason)
+            if is_from_grid(reply):
+                missing.append(str(reason))
+            else:
+                invalid[node] = str(reason)
         else:
             passed.append((reply, signature))
 
@@ -100,7 +109,12 @@ def screen(
             invalid[reply.metadata.src_node_id] = "records or metrics unlike most other replies"
     valid = [reply for reply, signature in passed if signature == common]
     valid.sort(key=_content_key)
-    return Screening(tuple(valid), invalid)
+    return Screening(tuple(valid), invalid, tuple(missing))
+
+
+def is_from_grid(reply: Message) -> bool:
+    """Tell an error of the federation itself: its SuperLink answers for nodes that are gone."""
+    return reply.has_error() and reply.metadata.src_node_id == reply.metadata.dst_node_id
 
 
 def arrays_of(reply: Message) -> ArrayRecord:

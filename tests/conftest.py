@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.app.metadata import Metadata
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
@@ -49,6 +50,11 @@ def make_reply(
         message_type=message_type,
     )
     return Message(content=content, metadata=metadata)
+
+
+def unavailable(message: Message) -> Message:
+    """Answer as the SuperLink does for a node that is gone: as node 1, which is itself."""
+    return create_message_error_unavailable_res_message(message.metadata, "node_unavail")
 
 
 @pytest.fixture(autouse=True)

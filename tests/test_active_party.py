@@ -31,6 +31,7 @@ from strategies.vertical import (
     enrol,
 )
 
+from .conftest import unavailable
 from .test_passive_party import bottom, drawn
 
 FEATURES = (4, 2)
@@ -391,6 +392,7 @@ SPOILT = {
         lambda message, _: Message(Error(code=0, reason="lost\nit"), reply_to=message),
         "failed at {where}: lost it",
     ),
+    "gone": (lambda message, _: unavailable(message), "failed at {where}: Error: Node Unavail"),
     "silent": (lambda *_: None, "no answer within 7 s to {where}"),
     "nan": (with_activations(first_value(float("nan"))), "not finite for {where}"),
     "inf": (with_activations(first_value(float("-inf"))), "not finite for {where}"),
@@ -432,7 +434,9 @@ def run(kind: str, number: int, spoil: Callable[[Message, Message], Message | No
 
 
 CASES = [(name, place) for place in PLACES for name in SPOILT]
-CASES += [(n, place) for place in WITHOUT_ACTIVATIONS for n in ("raises", "error", "silent")]
+CASES += [
+    (n, place) for place in WITHOUT_ACTIVATIONS for n in ("raises", "error", "gone", "silent")
+]
 
 
 @pytest.mark.parametrize(("name", "place"), CASES, ids=str)

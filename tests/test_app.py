@@ -1,16 +1,8 @@
-"""The suite as a Flower app: the same bits as the command line, and a real federation."""
+"""The suite as a Flower app: the same bits as the command line."""
 
 import json
 import logging
-import os
-import re
-import signal
-import socket
-import subprocess
-import sys
-import time
 import tomllib
-import urllib.request
 import zipfile
 from dataclasses import replace
 from io import BytesIO
@@ -284,90 +276,3 @@ def test_the_roster_comes_with_the_train_message(train_message: Any) -> None:
     node = Context(1, 6, {"partition-id": 5}, RecordDict(), {})
     expected = federation.client(5).train(message, node).content["arrays"]
     assert client_app(message, node).content["arrays"] == expected
-
-
-def block(name: str, ports: dict[str, str]) -> str:
-    """Return a command of the walk-through as it is printed, but for its ports."""
-    text = (ROOT / "docs" / "deployment.md").read_text()
-    found = re.search(rf"<!-- test: {name} -->\n```bash\n(.*?)```", text, re.DOTALL)
-    assert found, name
-    command = found[1]
-    for printed, free in ports.items():
-        command = command.replace(printed, free)
-    return command
-
-
-def free_ports(printed: list[str]) -> dict[str, str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in printed]
-    ports = [str(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
-        s.close()
-    return dict(zip(printed, ports, strict=True))
-
-
-@pytest.mark.slow
-def test_the_walk_through(tmp_path: Path) -> None:
-    """The commands of docs/deployment.md: one SuperLink, four SuperNodes, one of them attacks."""
-    ports = free_ports(["8000", "9101", "9102", "9103", "9104"])
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
-    environment |= {
-        "HOME": str(tmp_path),  # Flower's folder, with its configuration and the app
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-    }
-    started = []
-
-    def start(name: str) -> None:
-        with (tmp_path / f"{name}.log").open("w") as log:
-            started.append(
-                subprocess.Popen(
-                    ["bash", "-c", block(name, ports)],
-                    cwd=tmp_path,
-                    env=environment,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            )
-
-    def finish(name: str) -> str:
-        done = subprocess.run(
-            ["bash", "-euc", block(name, ports)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    try:
-        start("superlink")
-        start("supernodes")
-        finish("connection")
-        wait_for(f"http://127.0.0.1:{ports['8000']}/health")
-        said = finish("run")
-    finally:
-        for process in started:  # with all that it has started
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    run = tmp_path / "outputs" / "trial"
-    assert (run / "summary.json").exists(), said
-    assert json.loads((run / "summary.json").read_text())["attackers"] == [3]
-    assert horizontal.rows(run)[-1]["dropped"] == [3]
-    assert "Attackers by node config: [3]" in said
-
-
-def wait_for(address: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=1):
-                return
-        except OSError:
-            assert time.monotonic() < deadline, address
-            time.sleep(0.2)

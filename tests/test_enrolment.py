@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from fl_backdoor.engines import LocalGrid
 from strategies.vertical import Party, ProtocolError, enrol
 
+from .conftest import unavailable
+
 ROWS = {"train": (7, "abc"), "test": (3, "def")}
 
 
@@ -95,6 +97,10 @@ def test_an_error_reply_names_the_node() -> None:
         raise RuntimeError(500 * "x" + " out of\n  memory")
 
     refused(grid([answer(0), fail]), "^node 2 cannot take part: .*out of memory$")
+
+
+def test_a_node_that_is_gone_is_named() -> None:
+    refused(grid([answer(0), unavailable]), "^node 2 cannot take part: Error: Node Unavailable")
 
 
 def test_silence_names_the_node() -> None:

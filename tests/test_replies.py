@@ -29,6 +29,8 @@ from fl_backdoor.engines import LocalGrid
 from strategies import FedAvg, GaussianNoise, NormClipping, Screened, Sniper
 from strategies.replies import decode, flatten, floating_size, screen, to_array, unflatten
 
+from .conftest import to_record, unavailable
+
 quick = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -458,6 +460,18 @@ def test_error_reasons_stay_on_one_short_line(reply, record):
     assert reason.startswith("error reply (20): 'a\\n")
     assert len(reason) < 250
     assert reason.isprintable()
+
+
+def test_nodes_that_are_gone_are_nobodys_invalid_reply(reply, train_message, caplog):
+    """The SuperLink answers for them, and as itself: two that are gone, one name."""
+    arrays = {"w": np.ones(2, np.float32)}
+    gone = [unavailable(train_message(to_record(arrays))) for _ in range(2)]
+    screening = screen([*gone, reply(arrays, node=1)], to_record(arrays), "num-examples")
+    assert screening.invalid == {}
+    assert len(screening.valid) == 1
+    screening.report()
+    assert len(caplog.messages) == len(screening.missing) == 2
+    assert all(m.startswith("A node did not reply: error reply (5)") for m in caplog.messages)
 
 
 def test_messages_stay_untouched_in_content(reply, record):

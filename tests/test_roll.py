@@ -12,6 +12,8 @@ from fl_backdoor.engines import LocalGrid, error_reply
 from fl_backdoor.errors import UserError
 from fl_backdoor.roll import Roll
 
+from .conftest import unavailable
+
 ATTACKER = 1
 """Of the three clients that every federation here begins with."""
 
@@ -22,6 +24,7 @@ MISFITS: list[Any] = [
     *({"partition-id": p, "attacker": False} for p in (-1, 3, 2**62, 0.0, True, "0", [0], b"0")),
     *({"partition-id": 0, "attacker": a} for a in (0, "False", [False])),
     "no\nplace \x1b[31m",
+    unavailable,
 ]
 
 
@@ -37,6 +40,8 @@ class OpenGrid(LocalGrid):
         def query(message: Message, context: Context) -> Message:
             self.asked.append(context.node_id)
             answer = self._answers[context.node_id]
+            if callable(answer):
+                return answer(message)  # type: ignore[no-any-return]
             if isinstance(answer, str):
                 return error_reply(message, answer)
             return Message(RecordDict({"enrolment": ConfigRecord(answer)}), reply_to=message)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..replies import decode
 from .defense import GradientDefense
-from .enrolment import Party, ProtocolError, line
+from .enrolment import Party, ProtocolError, ask, line
 from .top_models import SumTop
 
 ROWS_A_MESSAGE = 5000
@@ -340,10 +340,7 @@ class ActiveParty:
             Message(content, party.node, message_type)
             for party, content in zip(self.parties, contents, strict=True)
         ]
-        answers = {
-            reply.metadata.src_node_id: reply
-            for reply in grid.send_and_receive(messages, timeout=self.timeout)
-        }
+        answers = ask(grid, messages, self.timeout)
         replies = []
         for number, party in enumerate(self.parties):
             reply = answers.get(party.node)

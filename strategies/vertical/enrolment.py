@@ -1,10 +1,12 @@
 """Who takes part, and whether all parties hold the same rows in the same order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
+
+from ..replies import is_from_grid
 
 MAX_OUTPUTS = 2**16
 """No party sends more values for a row: the top model would take all memory."""
@@ -69,8 +71,7 @@ def enrol(
     messages = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
     silent = {message.metadata.dst_node_id for message in messages}
     parties: dict[int, Party] = {}
-    for reply in grid.send_and_receive(messages, timeout=timeout):
-        node = reply.metadata.src_node_id
+    for node, reply in ask(grid, messages, timeout).items():
         silent.discard(node)
         if reply.has_error():
             raise ProtocolError(f"node {node} cannot take part: {line(reply.error.reason)}")
@@ -103,6 +104,19 @@ def enrol(
             f"parties {sorted(parties)} answered; needed are 0 to {num_parties - 1}, each once"
         )
     return [parties[number] for number in range(num_parties)]
+
+
+def ask(grid: Grid, messages: Sequence[Message], timeout: float) -> dict[int, Message]:
+    """Send messages and return the replies by the node that was asked."""
+    asked = {}
+    for reply in grid.send_and_receive(messages, timeout=timeout):
+        node = reply.metadata.src_node_id
+        if is_from_grid(reply):
+            request = reply.metadata.reply_to_message_id
+            sent = (m.metadata for m in messages if m.metadata.message_id == request)
+            node = next((metadata.dst_node_id for metadata in sent), node)
+        asked[node] = reply
+    return asked
 
 
 def _integer(record: Mapping[str, object], name: str, most: int = 2**63 - 1) -> int:

@@ -1,0 +1,154 @@
+"""The commands of docs/deployment.md, in processes of their own: a SuperLink and its SuperNodes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .test_experiment import rows
+from .test_simulate import simulate
+
+ROOT = Path(__file__).parents[1]
+PORTS = ("8000", "9101", "9102", "9103", "9104")
+
+
+def printed(name: str) -> str:
+    """Return a command of the walk-through as it is printed."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    found = re.search(rf"<!-- test: {name} -->\n```bash\n(.*?)```", text, re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+class Machine:
+    """Runs the commands of the walk-through, with free ports and a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in PORTS]
+        self.ports = {p: s.getsockname()[1] for p, s in zip(PORTS, sockets, strict=True)}
+        for one in sockets:
+            one.close()
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("FLWR_")} | {
+            "HOME": str(home),  # Flower's folder, with its configuration and the app
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+        }
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, command: str, folder: Path | None = None) -> subprocess.Popen[str]:
+        """Start a command in a terminal of its own."""
+        command = re.sub("|".join(PORTS), lambda port: str(self.ports[port[0]]), command)
+        with (self.home / "log").open("a") as log:
+            process = subprocess.Popen(
+                ["bash", "-euc", command],
+                cwd=folder or self.home,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
+
+    def finish(self, command: str) -> None:
+        """Run a command in the root of the repository."""
+        assert self.start(command, ROOT).wait(timeout=400) == 0, self.log
+
+    @property
+    def log(self) -> str:
+        """What all commands have printed."""
+        return (self.home / "log").read_text()
+
+    def wait_for(self, what: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.2)
+
+    def healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['8000']}/health", timeout=1):
+                return True
+        except OSError:
+            return False
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a command with all that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """Start a SuperLink; when the test is over nothing is left of it, nor of what joined it."""
+    machine = Machine(tmp_path)
+    machine.start(printed("superlink"))
+    machine.finish(printed("connection"))
+    try:
+        machine.wait_for(machine.healthy, 60)
+        yield machine
+    finally:
+        for process in machine.started:
+            kill(process)
+
+
+@pytest.mark.slow
+def test_the_walk_through(machine: Machine) -> None:
+    """Four nodes, of which one attacks, and is the one that Sniper drops."""
+    machine.start(printed("supernodes"))
+    machine.finish(printed("run"))
+    run = machine.home / "outputs" / "trial"
+    assert json.loads((run / "summary.json").read_text())["attackers"] == [3], machine.log
+    assert rows(run)[-1]["dropped"] == [3]
+    assert "Attackers by node config: [3]" in machine.log
+
+
+@pytest.mark.slow
+def test_the_walk_through_of_split_learning(machine: Machine, tmp_path: Path) -> None:
+    """It ends with the model of the command line."""
+    machine.start(printed("parties"))
+    command = printed("split learning")
+    machine.finish(command)
+    found = re.search('overrides="(.*)"', command)
+    assert found
+    here = tmp_path / "here"
+    done = simulate(
+        "+experiment=vertical_nuswide", "engine=local", *found[1].split(), f"hydra.run.dir={here}"
+    )
+    assert done.returncode == 0, done.stderr
+    models = [run / "model.safetensors" for run in (machine.home / "outputs" / "split", here)]
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+@pytest.mark.exhaustive
+def test_a_node_that_is_killed_and_one_that_comes_late(machine: Machine) -> None:
+    """In the second of three rounds, while it trains; in its place another one."""
+    *others, last = re.findall("flower-supernode [^&]*", printed("supernodes"))
+    for node in others:
+        machine.start(node)
+    victim = machine.start(last)
+    command = machine.start(printed("run"), ROOT)
+    run = machine.home / "outputs" / "trial"
+    machine.wait_for(lambda: (run / "model.safetensors").exists(), 200)
+    trained = machine.log.count("Sending: train message")
+    machine.wait_for(lambda: machine.log.count("Sending: train message") > trained, 60)
+    kill(victim)
+    machine.start(last)
+    assert command.wait(timeout=400) == 0, machine.log
+    failed = [row["failed"] for row in rows(run)]
+    assert failed == [[], [3], []], machine.log
+    assert (run / "summary.json").exists()
