@@ -194,7 +194,7 @@ def _read_split(
     if len(images) != len(labels):
         raise _damaged(label_path, f"{len(labels)} labels, allowed is {len(images)}, as images")
     if labels.max(initial=0) > 9:
-        raise _damaged(label_path, f"label {labels.max()}, allowed is 0 to 9")
+        raise _damaged(label_path, f"label of image {(labels > 9).argmax()}: allowed is 0 to 9")
     missing = set(digits) - set(labels.tolist())
     if missing:
         raise _damaged(label_path, f"no image of digit {min(missing)}, allowed is one or more")

@@ -124,7 +124,11 @@ def test_environment_variable_names_the_parent_folder(
         ("train-images-idx3-ubyte", idx(np.zeros((40, 28, 27), np.uint8)), "allowed is .28, 28."),
         ("t10k-labels-idx1-ubyte", idx(np.zeros(20, np.uint8)) + b"0", "21 bytes of data"),
         ("t10k-labels-idx1-ubyte", idx(np.zeros(19, np.uint8)), "19 labels, allowed is 20"),
-        ("t10k-labels-idx1-ubyte", idx(np.full(20, 10, np.uint8)), "label 10, allowed is 0 to 9"),
+        (
+            "t10k-labels-idx1-ubyte",
+            idx(np.full(20, 10, np.uint8)),
+            "label of image 0: allowed is 0 to 9",
+        ),
         ("t10k-labels-idx1-ubyte", idx(np.full(20, 3, np.uint8)), "no image of digit 0"),
     ],
 )

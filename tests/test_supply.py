@@ -1,10 +1,21 @@
-"""What none of our modules may use: anything that runs what it reads."""
+"""What none of our modules may use, anything that runs what it reads, and what all may rely on.
+
+``pytest -m exhaustive tests/test_supply.py`` installs the lowest versions that ``pyproject.toml``
+allows and runs the tests on them; an ordinary installation gets the highest.
+"""
 
 import ast
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
@@ -68,3 +79,39 @@ def test_the_walk_finds_what_is_forbidden(source: str) -> None:
 
 def test_the_walk_lets_pass_what_is_harmless() -> None:
     assert list(forbidden("model.eval(); np.load(f, allow_pickle=False); json.load(f)")) == []
+
+
+def lowest() -> Iterator[Requirement]:
+    """Pin each of our direct requirements to its lower bound."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        declared = Requirement(line)
+        [bound] = (s.version for s in declared.specifier if s.operator in {">=", "=="})
+        yield Requirement(f"{declared.name}=={bound.removesuffix('.*')}")
+
+
+@pytest.mark.exhaustive
+def test_the_lowest_versions_pass_the_tests(tmp_path: Path) -> None:
+    ignored = (ROOT / ".gitignore").read_text().replace("/", "").split()
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", *ignored))
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("\n".join(map(str, lowest())))
+    venv = tmp_path / "venv"
+
+    def run(*command: str | Path) -> str:
+        done = subprocess.run(
+            command, cwd=copy, capture_output=True, text=True, timeout=45 * 60, check=False
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+        return done.stdout
+
+    run(sys.executable, "-m", "venv", venv)
+    pip = (venv / "bin" / "python", "-m", "pip")
+    run(*pip, "install", "-c", constraints, "-e", ".[dev]")
+    packages = json.loads(run(*pip, "list", "--format=json"))
+    installed = {canonicalize_name(package["name"]): package["version"] for package in packages}
+    for pin in lowest():
+        assert installed[canonicalize_name(pin.name)] in pin.specifier, pin
+    run(venv / "bin" / "python", "-m", "pytest")
+    shutil.rmtree(venv)  # 2 GB

@@ -5,6 +5,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -26,7 +27,8 @@ class CsvParties(VerticalData):
     """Each party's file has an id column and numeric features; rows are sorted by id, as text.
 
     Each party reads its own files only. That all have the same rows is therefore not checked
-    here, but by comparing the `Rows` of blocks and labels.
+    here, but by comparing the `Rows` of blocks and labels. Errors name places in files, rows
+    counted from 0 below the header, and never what stands there: they travel to the server.
 
     Attributes
     ----------
@@ -202,17 +204,19 @@ def _labels(files: _Files, label_column: str) -> Labels:
     if len(classes) < 2:
         raise _damaged(
             files.train,
-            f"column {label_column} is {classes[0]} in all training rows, allowed are two or "
-            "more labels",
+            f"column {label_column} is the same in all training rows, allowed are two or more "
+            "labels",
         )
     codes = {name: code for code, name in enumerate(classes)}
-    for name in test[:, 0]:
-        if name not in codes:
-            raise _damaged(
-                files.test or files.train,
-                f"column {label_column} is {name} in a test row, allowed are the "
-                f"{len(codes)} labels of training rows",
-            )
+    if not codes.keys() >= set(test[:, 0]):
+        file = files.test or files.train
+        column = _parse(file, {label_column: str}, whole=False)[label_column]
+        row = int((~column.isin(classes)).to_numpy().argmax())
+        raise _damaged(
+            file,
+            f"column {label_column}, row {row}: a label of no training row, allowed are the "
+            f"{len(codes)} of training rows",
+        )
     return Labels(
         torch.tensor([codes[name] for name in train[:, 0]]),
         torch.tensor([codes[name] for name in test[:, 0]]),
@@ -250,13 +254,13 @@ def _header(file: str, id_column: str) -> list[str]:
             names = next(csv.reader(lines), [])
     except (OSError, ValueError, csv.Error) as error:
         raise _unreadable(file, error) from error
+    if id_column not in names:  # first, because without it these may be no names
+        raise _damaged(file, f"column {id_column} is missing, allowed is a header with it")
     for position, name in enumerate(names):
         if name in names[:position]:
             raise _damaged(file, f"two columns are named {name!r}, allowed are different names")
     if "" in names:
         raise _damaged(file, f"column {names.index('')} has no name, allowed is a header of names")
-    if id_column not in names:
-        raise _damaged(file, f"column {id_column} is missing, allowed is a header with it")
     return names
 
 
@@ -272,10 +276,11 @@ def _read(
     if numeric:
         # The whole file, because pandas forgives too long lines if told to leave columns out.
         kinds = {name: np.float64 if name in columns else str for name in names}
-    try:
+    table = None
+    with suppress(ValueError):
         table = _parse(file, kinds, numeric)
-    except ValueError:
-        # Read again to say which value it was.
+    if table is None:
+        # Read again to say which row it was; outside, where no error has the value in its context.
         table = _parse(file, dict.fromkeys(kinds, str), numeric)
     if not len(table):
         raise _damaged(file, "no rows below the header, allowed is one or more")
@@ -289,17 +294,17 @@ def _read(
             bad, allowed = ~(column.abs() <= LARGEST), "a finite number"
         if bad.any():
             row = int(bad.to_numpy().argmax())
-            raise _damaged(
-                file, f"column {name}, row {row}: {str(table[name][row])!r}, allowed is {allowed}"
-            )
+            raise _damaged(file, f"column {name}, row {row}: allowed is {allowed}")
         values.append(column.to_numpy(object if kinds[name] is str else np.float64))
     ids = values[0].tolist()
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    ids = [ids[row] for row in order]
-    for first, second in pairwise(ids):
-        if first == second:
-            raise _damaged(file, f"column {id_column}: {first!r} is there twice, allowed is once")
-    return ids, np.column_stack(values[1:])[order]
+    for first, second in pairwise(order):
+        if ids[first] == ids[second]:
+            raise _damaged(
+                file,
+                f"column {id_column}: the same id in rows {first} and {second}, allowed is once",
+            )
+    return [ids[row] for row in order], np.column_stack(values[1:])[order]
 
 
 def _parse(file: str, kinds: dict[str, type], whole: bool) -> pd.DataFrame:

@@ -22,6 +22,9 @@ from .attacks import NoAttack, Setting, VerticalAttack
 from .config import VerticalConfig
 from .data import Labels, VerticalData
 
+MAX_NAMED = 20
+"""The most classes that an error lists."""
+
 
 class VerticalFederation:
     """Data, trigger, attack and parties of one experiment.
@@ -46,7 +49,9 @@ class VerticalFederation:
         """tau, as a class number."""
         names = self.labels.names
         if self.attack.target not in names:
-            raise UserError(f"attack.target={self.attack.target}: allowed are {', '.join(names)}")
+            # So many are hardly classes, but some other column of the data by mistake.
+            allowed = ", ".join(names) if len(names) <= MAX_NAMED else f"its {len(names)} labels"
+            raise UserError(f"attack.target={self.attack.target}: allowed are {allowed}")
         return names.index(self.attack.target)
 
     @cached_property

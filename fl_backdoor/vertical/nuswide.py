@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -190,11 +191,11 @@ def _both_chosen(root: str, classes: tuple[str, ...], caps: _Caps) -> list[_Chos
 @lru_cache(maxsize=4)
 def _chosen(root: str, split: str, classes: tuple[str, ...], cap: int | None) -> _Chosen:
     folder = Path(root)
-    columns: list[NDArray[np.uint8]] = []
+    columns: list[NDArray[np.int64]] = []
     for name in classes:
         path = folder / "Groundtruth" / "TrainTestLabels" / f"Labels_{name}_{split}.txt"
-        parts = list(_parts(folder, path, 1, np.uint8))
-        column = np.concatenate(parts)[:, 0] if parts else np.empty(0, np.uint8)
+        parts = list(_parts(folder, path, 1, np.int64))
+        column = np.concatenate(parts)[:, 0] if parts else np.empty(0, np.int64)
         if columns and len(column) != len(columns[0]):
             raise _damaged(
                 folder,
@@ -236,7 +237,7 @@ def _features(folder: Path, split: str, party: int, chosen: _Chosen) -> NDArray[
             for name, width in IMAGE_FILES.items()
         }
     else:
-        files = {folder / "NUS_WID_Tags" / f"{split}_Tags1k.dat": (WIDTHS[1], np.uint8)}
+        files = {folder / "NUS_WID_Tags" / f"{split}_Tags1k.dat": (WIDTHS[1], np.int64)}
     features = np.empty((len(chosen.rows), WIDTHS[party]), np.float32)
     column = 0
     for path, (width, kind) in files.items():
@@ -255,8 +256,13 @@ def _features(folder: Path, split: str, party: int, chosen: _Chosen) -> NDArray[
 
 
 def _parts(folder: Path, path: Path, width: int, kind: type[np.generic]) -> Iterator[NDArray[Any]]:
-    """Read a file of numbers without a header, some rows at a time; uint8 means 0 or 1."""
-    most, allowed = (1, "0 or 1") if kind is np.uint8 else (LARGEST, "a finite number")
+    """Read a file of numbers without a header, some rows at a time.
+
+    Integers must be 0 or 1; they are read wide, since older pandas wraps what does not fit.
+    """
+    least, most, allowed = -LARGEST, LARGEST, "a finite number"
+    if kind is np.int64:
+        least, most, allowed = 0, 1, "0 or 1"
     start = 0
     try:
         # Any white space: tags are separated by tabs, and lines may end in a separator.
@@ -267,20 +273,20 @@ def _parts(folder: Path, path: Path, width: int, kind: type[np.generic]) -> Iter
                 part = chunk.to_numpy()
                 if part.shape[1] != width:
                     raise _damaged(folder, path, f"{part.shape[1]} columns, allowed is {width}")
-                bad = ~(np.abs(part) <= most)
+                bad = ~((part >= least) & (part <= most))
                 if bad.any():
                     row, column = np.argwhere(bad)[0]
                     raise _damaged(
                         folder,
                         path,
-                        f"row {start + row}, column {column} is {part[row, column]}, allowed is "
-                        f"{allowed} in each of {width} columns",
+                        f"row {start + row}, column {column}: allowed is {allowed} in each of "
+                        f"{width} columns",
                     )
                 yield part
                 start += len(part)
     except FileNotFoundError as error:
         raise _damaged(folder, path, "is missing") from error
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = " ".join(str(error).split())
         raise _damaged(
             folder,
@@ -288,6 +294,34 @@ def _parts(folder: Path, path: Path, width: int, kind: type[np.generic]) -> Iter
             f"cannot be read after row {start} ({reason}), allowed is {allowed} in each of "
             f"{width} columns",
         ) from error
+    except (ValueError, OverflowError):
+        # Without what pandas says: it quotes the value, and the error travels to the server.
+        where = _first_fault(path, start, width, kind)
+        raise _damaged(
+            folder, path, f"{where}: allowed is {allowed} in each of {width} columns"
+        ) from None
+
+
+def _first_fault(path: Path, start: int, width: int, kind: type[np.generic]) -> str:
+    """Say in which row, from `start` on, and in which column pandas met what is not allowed."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        rows = filter(None, map(str.split, lines))
+        for row, cells in enumerate(islice(rows, start, None), start):
+            if len(cells) != width:
+                return f"row {row} of {len(cells)} columns"
+            for column, cell in enumerate(cells):
+                if not _is_number(cell, kind):
+                    return f"row {row}, column {column}"
+    return f"cannot be read after row {start}"
+
+
+def _is_number(cell: str, kind: type[np.generic]) -> bool:
+    if kind is np.int64:
+        return cell in ("0", "1")
+    try:
+        return abs(float(cell)) <= LARGEST
+    except ValueError:
+        return False
 
 
 def _damaged(folder: Path, path: Path, what: str) -> UserError:
