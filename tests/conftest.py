@@ -1,5 +1,6 @@
 """Builders that many tests share."""
 
+import gc
 import importlib
 import importlib.util
 import os
@@ -61,6 +62,12 @@ def unavailable(message: Message) -> Message:
 def _task_identity() -> None:
     """Messages need the identity of the task that sends them."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+
+
+@pytest.fixture
+def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep Flower's Bulyan from a garbage collection per reply, most of a test's time."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
 @pytest.fixture(scope="module")

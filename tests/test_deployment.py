@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,9 +22,9 @@ ROOT = Path(__file__).parents[1]
 PORTS = ("8000", "9101", "9102", "9103", "9104")
 
 
-def printed(name: str) -> str:
+def printed(name: str, page: str = "docs/deployment.md") -> str:
     """Return a command of the walk-through as it is printed."""
-    text = (ROOT / "docs" / "deployment.md").read_text()
+    text = (ROOT / page).read_text()
     found = re.search(rf"<!-- test: {name} -->\n```bash\n(.*?)```", text, re.DOTALL)
     assert found, name
     return found[1]
@@ -123,15 +124,25 @@ def test_the_walk_through_of_split_learning(machine: Machine, tmp_path: Path) ->
     machine.start(printed("parties"))
     command = printed("split learning")
     machine.finish(command)
-    found = re.search('overrides="(.*)"', command)
-    assert found
-    here = tmp_path / "here"
-    done = simulate(
-        "+experiment=vertical_nuswide", "engine=local", *found[1].split(), f"hydra.run.dir={here}"
-    )
-    assert done.returncode == 0, done.stderr
-    models = [run / "model.safetensors" for run in (machine.home / "outputs" / "split", here)]
-    assert models[0].read_bytes() == models[1].read_bytes()
+    assert model(machine.home / "outputs" / "split") == model_here(command, tmp_path / "here")
+
+
+@pytest.mark.exhaustive
+def test_the_simulation(tmp_path: Path) -> None:
+    """As the README has it; `flwr` starts a SuperLink, which stays."""
+    machine = Machine(tmp_path)
+    _, http, control, *_ = map(str, machine.ports.values())
+    machine.environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = http
+    machine.environment["FLWR_LOCAL_CONTROL_API_PORT"] = control
+    command = printed("simulation", "README.md")
+    try:
+        machine.finish(command)
+    finally:
+        subprocess.run(["pkill", "-KILL", "-f", f"flower-superlink.*{tmp_path}"], check=False)
+    found = re.search(r"^Results: (.*)", machine.log, re.MULTILINE)
+    assert found, machine.log
+    run = shutil.move(found[1], tmp_path / "run")  # it began where the command did
+    assert model(run) == model_here(command, tmp_path / "here")
 
 
 @pytest.mark.exhaustive
@@ -144,11 +155,42 @@ def test_a_node_that_is_killed_and_one_that_comes_late(machine: Machine) -> None
     command = machine.start(printed("run"), ROOT)
     run = machine.home / "outputs" / "trial"
     machine.wait_for(lambda: (run / "model.safetensors").exists(), 200)
-    trained = machine.log.count("Sending: train message")
-    machine.wait_for(lambda: machine.log.count("Sending: train message") > trained, 60)
+    sent = machine.log.count("Sending: train message")
+    machine.wait_for(lambda: machine.log.count("Sending: train message") > sent, 60)
     kill(victim)
     machine.start(last)
     assert command.wait(timeout=400) == 0, machine.log
-    failed = [row["failed"] for row in rows(run)]
-    assert failed == [[], [3], []], machine.log
+    assert [row["failed"] for row in rows(run)] == [[], [3], []], machine.log
     assert (run / "summary.json").exists()
+
+
+@pytest.mark.exhaustive
+def test_a_party_that_is_killed_and_comes_back(machine: Machine, tmp_path: Path) -> None:
+    """The run ends in a line that names it; resumed, it ends with the bits of one undisturbed."""
+    first, second = re.findall("flower-supernode [^&]*", printed("parties"))
+    machine.start(first)
+    victim = machine.start(second)
+    text = printed("split learning").replace("num_epochs=1", "num_epochs=2")
+    command = machine.start(text, ROOT)
+    run = machine.home / "outputs" / "split"
+    machine.wait_for(lambda: (run / "model.safetensors").exists(), 300)
+    kill(victim)
+    command.wait(timeout=200)
+    assert re.search("raised an exception: party 1: failed at epoch 2, .*Unavailable", machine.log)
+    assert len(rows(run)) == 1
+    machine.start(second)
+    machine.finish(text.replace("num_epochs=2", "num_epochs=2 resume=true"))
+    assert model(run) == model_here(text, tmp_path / "here")
+
+
+def model(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def model_here(command: str, path: Path) -> bytes:
+    """Return the model that the same experiment ends with on the command line, in one process."""
+    named = dict(re.findall('(experiment|overrides)="(.*?)"', command))
+    arguments = [f"+experiment={named['experiment']}", *named["overrides"].split()]
+    done = simulate(*arguments, "engine=local", f"hydra.run.dir={path}")
+    assert done.returncode == 0, done.stderr
+    return model(path)

@@ -1,6 +1,5 @@
 """Our wrappers around each of Flower's own strategies, with a hostile client among eight."""
 
-import gc
 
 import numpy as np
 import pytest
@@ -54,10 +53,7 @@ def vandalise(model, kind):
     }[kind]()
 
 
-@pytest.fixture(autouse=True)
-def _no_collection(monkeypatch):
-    """Keep Flower's Bulyan from a garbage collection per reply, most of these tests' time."""
-    monkeypatch.setattr(gc, "collect", lambda: 0)
+pytestmark = pytest.mark.usefixtures("no_collection")
 
 
 @pytest.mark.parametrize("hostile", ["NaN", "shape", "dtype", "missing"])
