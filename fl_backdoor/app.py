@@ -20,9 +20,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from .config import CommonConfig, Config, check_groups, conf_directory, load, one_line
-from .engines import error_reply, poll_often
+from .engines import error_reply
 from .errors import UserError
 from .federation import make_client_app
+from .grids import PromptGrid
 from .vertical.config import VerticalConfig
 from .vertical.federation import make_party_app
 
@@ -59,7 +60,7 @@ def serve(grid: Grid, context: Context) -> None:
 
     logging.getLogger("flwr").addFilter(_in_one_line)
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
-    poll_often(grid)
+    grid = PromptGrid(grid)
     console = Console()
     try:
         config = compose_config(*_named(context.run_config))

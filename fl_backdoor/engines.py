@@ -25,6 +25,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from .config import EngineConfig, one_line
 from .errors import UserError
+from .grids import PromptGrid
 
 
 class LocalGrid(Grid):
@@ -119,14 +120,6 @@ def error_reply(message: Message, reason: str) -> Message:
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
-def poll_often(grid: Grid) -> None:
-    """Look for replies a hundred times a second, where Flower lets that be set.
-
-    Its simulations look ten times a second, which would be felt in short rounds.
-    """
-    grid.pull_interval = 0.01  # type: ignore[attr-defined]
-
-
 def _copied(content: RecordDict) -> RecordDict:
     """Copy the records, so that a client cannot change what others receive.
 
@@ -181,8 +174,7 @@ def launch(
 
     @server_app.main()
     def server(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        poll_often(grid)
-        main(grid, workers)
+        main(PromptGrid(grid), workers)
 
     resources = {
         "num_cpus": engine.cpus_per_client,

@@ -43,10 +43,12 @@ class Display:
 
     def setting(self, config: Config, attackers: tuple[int, ...], attack: str) -> None:
         """Say what is about to run."""
-        who = f"{len(attackers)} attackers {list(attackers)}" if attackers else "no attackers"
+        who = "no attackers"
+        if attackers:
+            who = f"{counted(len(attackers), 'attacker')} {list(attackers)}"
         self.line(
-            f"Setting: {config.num_clients} clients, {who}; {attack}; strategy "
-            f"{class_name(config.strategy)}; {config.num_rounds} rounds; "
+            f"Setting: {counted(config.num_clients, 'client')}, {who}; {attack}; strategy "
+            f"{class_name(config.strategy)}; {counted(config.num_rounds, 'round')}; "
             f"engine {config.engine.kind}; seed {config.seed}"
         )
 
@@ -245,6 +247,11 @@ def save_figure(figure: Any, path: Path) -> None:
     temporary = path.with_suffix(".tmp.png")
     figure.savefig(temporary, dpi=150)
     temporary.replace(path)
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def class_name(node: dict[str, Any]) -> str:

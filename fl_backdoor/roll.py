@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
-from flwr.supercore.run import Run
 
 from strategies.vertical.enrolment import ask, line
 
 from .engines import wait_for_nodes
 from .errors import UserError
+from .grids import GridProxy
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class _Answer:
         return f"node {self.node} (partition-id={self.partition}, attacker={self.attacks})"
 
 
-class Roll(Grid):
+class Roll(GridProxy):
     """A federation with the nodes that take part, and nobody else, for strategies to choose from.
 
     Nodes come and go. One that connects during a run is asked which partition it holds, and plays
@@ -54,7 +54,7 @@ class Roll(Grid):
     """
 
     def __init__(self, grid: Grid, num_clients: int, timeout: float) -> None:
-        self._grid = grid
+        super().__init__(grid)
         self._num_clients = num_clients
         self._timeout = timeout
         self._asked: set[int] = set()
@@ -111,37 +111,3 @@ class Roll(Grid):
                 f"node {node} cannot take part: attacker={line(attacks)}, allowed are true, false"
             )
         return _Answer(node, partition, attacks)
-
-    def set_run(self, run: Run) -> None:
-        """Set the run that messages belong to."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run that messages belong to."""
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Create a message to a node."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Deliver messages."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies to messages, once."""
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Deliver messages and return their replies."""
-        return self._grid.send_and_receive(messages, timeout=timeout)

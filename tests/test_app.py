@@ -4,6 +4,7 @@ import json
 import logging
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -165,11 +166,12 @@ class Fleeting(LocalGrid):
     patience = 3.0
     gone: Context | None = None
 
-    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Message]:
-        replies = list(super().send_and_receive(messages, timeout=timeout))
-        if self.gone is None and replies[0].metadata.message_type == "train":
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        messages = list(messages)
+        identifiers = super().push_messages(messages)
+        if self.gone is None and messages[0].metadata.message_type == "train":
             self.gone = self._contexts.pop(10)
-        return replies
+        return identifiers
 
     def get_node_ids(self) -> list[int]:
         nodes = list(self._contexts)

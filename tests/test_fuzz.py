@@ -447,6 +447,7 @@ def test_drawn_enrolments_are_valid_or_one_line() -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("seed", range(1, 10))
 def test_nine_more_seeds(seed: int) -> None:
     assert [fuzz_replies(name, seed) for name in STRATEGIES] == [REPLIES] * len(STRATEGIES)

@@ -1,6 +1,5 @@
 """Our wrappers around each of Flower's own strategies, with a hostile client among eight."""
 
-
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord

@@ -7,7 +7,7 @@ import numpy as np
 from rich.filesize import decimal
 from rich.table import Table
 
-from ..report import Display, class_name, draw_curves, loss, new_axes, percent, save_figure
+from ..report import Display, class_name, counted, draw_curves, loss, new_axes, percent, save_figure
 from ..results import Row, RunDirectory
 from .config import VerticalConfig
 from .federation import VerticalFederation
@@ -30,7 +30,8 @@ class VerticalDisplay(Display):
         self.line(
             f"Setting: {federation.data.num_parties} passive parties, top "
             f"{class_name(config.top)}; {attack}, target {federation.attack.target}; {defenses}; "
-            f"{config.num_epochs} epochs; engine {config.engine.kind}; seed {config.seed}"
+            f"{counted(config.num_epochs, 'epoch')}; engine {config.engine.kind}; "
+            f"seed {config.seed}"
         )
 
     def text(self, row: Row) -> str:
