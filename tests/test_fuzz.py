@@ -15,15 +15,6 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.app.error import Error
-from flwr.serverapp.strategy import (
-    Bulyan,
-    FedAdam,
-    FedMedian,
-    FedProx,
-    FedTrimmedAvg,
-    Krum,
-    MultiKrum,
-)
 from safetensors.numpy import save
 
 from fl_backdoor.engines import LocalGrid
@@ -35,20 +26,15 @@ from .test_active_party import CLASSES, Wire, labels_of, parties, top
 from .test_enrolment import ROWS, answer
 from .test_enrolment import grid as enrolment_grid
 from .test_replies import MODEL, flower_log, npy, raw, saved, trained
+from .test_with_flower import FLOWERS
 
 STRATEGIES: dict[str, Callable[[], Any]] = {
     "FedAvg": FedAvg,
     "Sniper": Sniper,
     "NormClipping": lambda: NormClipping(FedAvg(), "median"),
     "GaussianNoise": lambda: GaussianNoise(FedAvg(), stddev=0.01, seed=3),
-    "Krum": lambda: Screened(Krum(num_malicious_nodes=1)),
-    "MultiKrum": lambda: Screened(MultiKrum(num_malicious_nodes=1, num_nodes_to_select=5)),
-    "Bulyan": lambda: Screened(Bulyan(num_malicious_nodes=1)),
-    "FedProx": lambda: Screened(FedProx(proximal_mu=0.1)),
-    "FedAdam": lambda: Screened(FedAdam()),
-    "FedMedian": lambda: Screened(FedMedian()),
-    "FedTrimmedAvg": lambda: Screened(FedTrimmedAvg()),
     "median": lambda: Aggregator(lambda models: np.median(models, axis=0)),
+    **{name: lambda build=build: Screened(build()) for name, build in FLOWERS.items()},
 }
 HONEST = 7
 REPLIES = math.ceil(1000 / len(STRATEGIES))
