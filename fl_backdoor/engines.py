@@ -192,22 +192,24 @@ def launch(
     )
 
 
-def wait_for_nodes(grid: Grid, count: int, timeout: float, key: str) -> list[int]:
-    """Wait until enough nodes have connected, and return their ids.
+def wait_for_nodes(
+    look: Callable[[], Iterable[int]], count: int, timeout: float, what: str
+) -> list[int]:
+    """Wait until `look` finds enough nodes, and return their ids.
 
     Raises
     ------
     UserError
-        Naming the key that asks for so many.
+        Beginning with `what`, which needs so many.
     """
     deadline = time.monotonic() + timeout
     before = -1
-    while len(nodes := list(grid.get_node_ids())) < count:
+    while len(nodes := list(look())) < count:
         if len(nodes) != before:
             before = len(nodes)
-            log(logging.INFO, "%s=%s: %s nodes connected, waiting for more", key, count, before)
+            log(logging.INFO, "%s: %s nodes connected, waiting for more", what, before)
         if time.monotonic() > deadline:
-            raise UserError(f"{key}={count}: only {len(nodes)} nodes connected")
+            raise UserError(f"{what}: only {len(nodes)} nodes connected")
         time.sleep(0.1)
     return nodes
 

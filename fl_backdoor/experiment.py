@@ -21,9 +21,10 @@ from strategies.replies import Screening, arrays_of, flatten, metrics_of, screen
 
 from . import __version__
 from .config import Config, build
-from .engines import launch, wait_for_nodes
+from .engines import launch
 from .errors import UserError
 from .federation import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, resolve_data
+from .grids import PartOfGrid
 from .metrics import detection, distance_statistics, evaluate
 from .report import Display
 from .results import Row, RunDirectory, stored_source
@@ -50,7 +51,8 @@ class Run:
         Raises
         ------
         UserError
-            If the rounds that are there had other attackers.
+            If the rounds that are there had other attackers, or a round lacks nodes; the rounds
+            that are done are kept.
         """
         config = self.federation.config
         before = {tuple(row["attackers"]) for row in self.directory.rows} - {self.attackers}
@@ -65,17 +67,24 @@ class Run:
         self.display.begin(
             "clean twin" if self.clean else config.name, config.num_rounds, self.directory.rows
         )
-        for number in range(self.directory.rounds_done + 1, config.num_rounds + 1):
-            arrays = self._round(number, arrays, roll, workers)
-        self.display.end()
+        try:
+            for number in range(self.directory.rounds_done + 1, config.num_rounds + 1):
+                arrays = self._round(number, arrays, roll, workers)
+        finally:
+            self.display.end()
 
     def _round(self, number: int, sent: ArrayRecord, roll: Roll, workers: int) -> ArrayRecord:
         config, partitions = self.federation.config, roll.partitions
         started = time.perf_counter()
-        # The strategy would wait as well, but without an end.
-        wait_for_nodes(roll, self.least, config.round_timeout, "strategy.min_available_nodes")
-        messages = list(self.strategy.configure_train(number, sent, self._train_config(), roll))
-        replies = list(roll.send_and_receive(messages, timeout=config.round_timeout))
+        # The strategy would wait for nodes as well, but without an end.
+        nodes = roll.gather(
+            self.least,
+            f"round {number} needs {self.least} clients (min_available_nodes and min_train_nodes "
+            "of the strategy)",
+        )
+        present = PartOfGrid(roll.grid, nodes)
+        messages = list(self.strategy.configure_train(number, sent, self._train_config(), present))
+        replies = list(roll.grid.send_and_receive(messages, timeout=config.round_timeout))
         received = time.perf_counter()
         answered = {partitions[r.metadata.src_node_id] for r in replies if not r.has_error()}
         failed = set(range(config.num_clients)) - answered
@@ -169,7 +178,7 @@ class Run:
         """The clients without which the strategy begins no round."""
         rule = _rule(self.strategy)
         keys = ("min_available_nodes", "min_train_nodes")
-        return max(int(getattr(rule, key, 0)) for key in keys)
+        return max(1, *(int(getattr(rule, key, 0)) for key in keys))
 
     @property
     def attackers(self) -> tuple[int, ...]:
@@ -234,7 +243,8 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
     Raises
     ------
     UserError
-        On bad input, before any training starts.
+        On bad input, before any training starts; when a round lacks nodes, with the rounds that
+        are done kept.
     """
     if config.resume:
         config.dataset = replace(config.dataset, **stored_source(path, asdict(config.dataset)))

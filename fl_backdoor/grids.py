@@ -59,12 +59,32 @@ class GridProxy(Grid):
         return self._grid.send_and_receive(messages, timeout=timeout)
 
 
+class PartOfGrid(GridProxy):
+    """Has some of the nodes only, whoever comes and goes.
+
+    Parameters
+    ----------
+    grid : Grid
+        The federation.
+    nodes : list of int
+        The ids of the nodes.
+    """
+
+    def __init__(self, grid: Grid, nodes: list[int]) -> None:
+        super().__init__(grid)
+        self._nodes = nodes
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes."""
+        return list(self._nodes)
+
+
 class PromptGrid(GridProxy):
     """Takes replies soon after they are there.
 
     Flower looks for them every 3 s in a federation, and every 0.1 s in a simulation, which would
-    be felt in short rounds. Here a reply waits for at most a hundredth of the time that it took,
-    or a second.
+    be felt in short rounds. Here it is every 5 ms at first, then ever more rarely, at last every
+    second.
     """
 
     def send_and_receive(

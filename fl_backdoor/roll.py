@@ -1,44 +1,43 @@
 """Which client each node of a federation plays, and who of them attacks."""
 
 import logging
-from collections.abc import Iterable
+import time
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from strategies.vertical.enrolment import ask, line
+from strategies.replies import is_from_grid, line
 
 from .engines import wait_for_nodes
 from .errors import UserError
-from .grids import GridProxy
 
 
 @dataclass(frozen=True)
-class _Answer:
-    node: int
+class _Claim:
     partition: int
     attacks: bool
 
     def __str__(self) -> str:
-        return f"node {self.node} (partition-id={self.partition}, attacker={self.attacks})"
+        return f"partition-id={self.partition}, attacker={str(self.attacks).lower()}"
 
 
-class Roll(GridProxy):
-    """A federation with the nodes that take part, and nobody else, for strategies to choose from.
+class Roll:
+    """The nodes that take part in a run, and the client that each of them plays.
 
-    Nodes come and go. One that connects during a run is asked which partition it holds, and plays
-    that client once no other connected node does; the roster of attackers stays.
+    Nodes come and go. One that connects during a run is asked which partition it holds, without
+    waiting for its answer, and plays that client as soon as no other connected node does. One that
+    was gone is asked again. The roster of attackers stays.
 
     Parameters
     ----------
     grid : Grid
         The federation.
     num_clients : int
-        N. As many nodes must be connected, within the timeout, and hold the partitions 0 to N-1.
+        N. The run begins when connected nodes hold the partitions 0 to N-1.
     timeout : float
-        Seconds to wait for nodes, and for their answers.
+        Seconds to wait for nodes.
 
     Attributes
     ----------
@@ -54,49 +53,89 @@ class Roll(GridProxy):
     """
 
     def __init__(self, grid: Grid, num_clients: int, timeout: float) -> None:
-        super().__init__(grid)
+        self.grid = grid
         self._num_clients = num_clients
         self._timeout = timeout
         self._asked: set[int] = set()
-        answers = []
-        for answer in self._ask(wait_for_nodes(grid, num_clients, timeout, "num_clients")):
-            if isinstance(answer, UserError):
-                raise answer
-            answers.append(answer)
-        self.partitions = {answer.node: answer.partition for answer in answers}
-        self.attackers = tuple(sorted(answer.partition for answer in answers if answer.attacks))
-        if (held := sorted(self.partitions.values())) != list(range(num_clients)):
-            raise UserError(
-                f"num_clients={num_clients}: the nodes that answered hold partitions {held}"
-            )
+        self._questions: dict[str, int] = {}
+        claims = self._begin()
+        self.attackers = tuple(sorted(c.partition for c in claims.values() if c.attacks))
+        self._claims = {node: claim.partition for node, claim in claims.items()}
+        self._players = {partition: node for node, partition in self._claims.items()}
+        self.partitions = dict(self._claims)
 
-    def get_node_ids(self) -> Iterable[int]:
+    def players(self) -> list[int]:
         """Return the connected nodes that take part, in the order of their clients."""
-        online = set(self._grid.get_node_ids())
-        for answer in self._ask(online - self._asked):
+        online, answers = self._look()
+        for node, answer in answers.items():
             if isinstance(answer, UserError):
                 log(logging.WARNING, "%s", answer)
             elif answer.attacks != (answer.partition in self.attackers):
-                log(logging.WARNING, "%s cannot take part: the roster says otherwise", answer)
+                log(logging.WARNING, "node %s (%s): the run began otherwise", node, answer)
             else:
-                log(logging.INFO, "%s has come late", answer)
-                self.partitions[answer.node] = answer.partition
-        players: dict[int, int] = {}
-        for node, partition in self.partitions.items():  # first come, first served
-            if node in online:
-                players.setdefault(partition, node)
-        return [players[partition] for partition in sorted(players)]
+                log(logging.INFO, "node %s (%s) has come late", node, answer)
+                self._claims[node] = answer.partition
+        self._claims = {node: p for node, p in self._claims.items() if node in online}
+        self._players = {p: node for p, node in self._players.items() if node in online}
+        for node, partition in self._claims.items():  # first come, first served
+            self._players.setdefault(partition, node)
+        self.partitions |= {node: partition for partition, node in self._players.items()}
+        return [self._players[partition] for partition in sorted(self._players)]
 
-    def _ask(self, nodes: Iterable[int]) -> list[_Answer | UserError]:
-        """Ask each node once who it is; an error is in the place of an answer that is none."""
-        messages = [Message(RecordDict(), node, MessageType.QUERY) for node in sorted(nodes)]
-        self._asked |= {message.metadata.dst_node_id for message in messages}
-        if not messages:
-            return []
-        replies = ask(self._grid, messages, self._timeout)
-        return [self._read(node, reply) for node, reply in replies.items()]
+    def gather(self, least: int, what: str) -> list[int]:
+        """Wait until at least so many take part, and return them.
 
-    def _read(self, node: int, reply: Message) -> _Answer | UserError:
+        Raises
+        ------
+        UserError
+            Beginning with `what`, if they are not there in time.
+        """
+        return wait_for_nodes(self.players, least, self._timeout, what)
+
+    def _begin(self) -> dict[int, _Claim]:
+        """Wait until there is a node for every client, and nobody twice."""
+        key = f"num_clients={self._num_clients}"
+        deadline = time.monotonic() + self._timeout
+        wait_for_nodes(self.grid.get_node_ids, self._num_clients, self._timeout, key)
+        claims: dict[int, _Claim] = {}
+        while True:
+            online, answers = self._look()
+            for node, answer in answers.items():
+                if isinstance(answer, UserError):
+                    raise answer
+                claims[node] = answer
+            claims = {node: claim for node, claim in claims.items() if node in online}
+            held = sorted(claim.partition for claim in claims.values())
+            if held == list(range(self._num_clients)):
+                return claims
+            everybody = len(claims) == len(online) >= self._num_clients
+            if everybody or time.monotonic() > deadline:
+                raise UserError(f"{key}: the nodes that answered hold partitions {held}")
+            time.sleep(0.1)
+
+    def _look(self) -> tuple[set[int], dict[int, _Claim | UserError]]:
+        """See who is connected, ask those who have just come, and hear who has answered."""
+        online = set(self.grid.get_node_ids())
+        self._asked &= online
+        new = sorted(online - self._asked)
+        messages = [Message(RecordDict(), node, MessageType.QUERY) for node in new]
+        sent = set(self.grid.push_messages(messages)) if messages else set()
+        for message in messages:
+            if message.metadata.message_id in sent:
+                self._questions[message.metadata.message_id] = message.metadata.dst_node_id
+                self._asked.add(message.metadata.dst_node_id)
+        answers: dict[int, _Claim | UserError] = {}
+        for reply in self.grid.pull_messages(set(self._questions)) if self._questions else ():
+            node = self._questions.pop(reply.metadata.reply_to_message_id, None)
+            if node is None:
+                continue
+            if is_from_grid(reply):
+                self._asked.discard(node)
+            else:
+                answers[node] = self._read(node, reply)
+        return online, dict(sorted(answers.items()))
+
+    def _read(self, node: int, reply: Message) -> _Claim | UserError:
         if reply.has_error():
             return UserError(f"node {node} cannot take part: {line(reply.error.reason)}")
         record = reply.content.config_records.get("enrolment", ConfigRecord())
@@ -110,4 +149,4 @@ class Roll(GridProxy):
             return UserError(
                 f"node {node} cannot take part: attacker={line(attacks)}, allowed are true, false"
             )
-        return _Answer(node, partition, attacks)
+        return _Claim(partition, attacks)

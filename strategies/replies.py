@@ -117,6 +117,12 @@ def is_from_grid(reply: Message) -> bool:
     return reply.has_error() and reply.metadata.src_node_id == reply.metadata.dst_node_id
 
 
+def line(what: object) -> str:
+    """Return what somebody else wrote as one short line."""
+    short = " ".join(str(what).split())[-200:]
+    return "".join(c if c.isprintable() else "?" for c in short)  # no terminal's commands
+
+
 def arrays_of(reply: Message) -> ArrayRecord:
     """Return the only ArrayRecord of a valid train reply."""
     return next(iter(reply.content.array_records.values()))

@@ -44,6 +44,7 @@ class Screened(Strategy):
         self.strategy = strategy
         self.weighted = weighted
         self._sent: ArrayRecord | None = None
+        self._participants = 0
 
     @property
     def weighted_by_key(self) -> str:
@@ -60,12 +61,15 @@ class Screened(Strategy):
     ) -> Iterable[Message]:
         """Configure the round, and remember the model that the replies start from."""
         self._sent = arrays
-        return self.strategy.configure_train(server_round, arrays, config, grid)
+        messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
+        self._participants = len(messages)
+        return messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Screen the replies, let the wrapped strategy average them, finish the average."""
+        replies = list(replies)
         screening = screen(replies, self._sent, self.weighted_by_key)
         screening.report()
         valid = weigh(screening.valid, self.weighted_by_key, weighted=self.weighted)
@@ -81,8 +85,9 @@ class Screened(Strategy):
                     arrays = self._checked(arrays)
             except Exception as error:
                 # Too few valid replies for the rule (Bulyan needs 4f + 3, say) is what an
-                # attacker can cause. Without a dropped reply it is a fault of the setting.
-                if not screening.invalid:
+                # attacker can cause, or a node that is gone. If all are there and valid, it is a
+                # fault of the setting.
+                if len(screening.valid) == len(replies) >= self._participants:
                     raise
                 log(WARNING, "%s: %.200r", type(self.strategy).__name__, error)
         if arrays is None or arrays is self._sent:

@@ -393,7 +393,7 @@ SPOILT = {
         "failed at {where}: lost it",
     ),
     "gone": (lambda message, _: unavailable(message), "failed at {where}: Error: Node Unavail"),
-    "silent": (lambda *_: None, "no answer within 7 s to {where}"),
+    "silent": (lambda *_: None, r"no answer to {where} \(it is gone, or took longer than 7 s\)"),
     "nan": (with_activations(first_value(float("nan"))), "not finite for {where}"),
     "inf": (with_activations(first_value(float("-inf"))), "not finite for {where}"),
     "both infinities": (

@@ -97,9 +97,9 @@ def kill(process: subprocess.Popen[str]) -> None:
 def machine(tmp_path: Path) -> Iterator[Machine]:
     """Start a SuperLink; when the test is over nothing is left of it, nor of what joined it."""
     machine = Machine(tmp_path)
-    machine.start(printed("superlink"))
-    machine.finish(printed("connection"))
     try:
+        machine.start(printed("superlink"))
+        machine.finish(printed("connection"))
         machine.wait_for(machine.healthy, 60)
         yield machine
     finally:

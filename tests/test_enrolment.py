@@ -99,8 +99,12 @@ def test_an_error_reply_names_the_node() -> None:
     refused(grid([answer(0), fail]), "^node 2 cannot take part: .*out of memory$")
 
 
-def test_a_node_that_is_gone_is_named() -> None:
-    refused(grid([answer(0), unavailable]), "^node 2 cannot take part: Error: Node Unavailable")
+def test_a_node_that_is_gone_is_as_if_it_never_came() -> None:
+    assert enrol(grid([answer(0), unavailable, answer(1)]), 2, ROWS, timeout=1) == [
+        Party(1, 4),
+        Party(3, 4),
+    ]
+    refused(grid([answer(0), unavailable]), r"^parties \[0\] answered; needed are 0 to 1")
 
 
 def test_silence_names_the_node() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fl_backdoor.engines import LocalGrid
-from fl_backdoor.grids import GridProxy, PromptGrid
+from fl_backdoor.grids import GridProxy, PartOfGrid, PromptGrid
 
 NODES = 5
 
@@ -104,3 +104,10 @@ def test_a_proxy_forwards_all_that_a_grid_has() -> None:
         result = getattr(proxy, name)(*arguments)
         assert result is (None if name == "set_run" else getattr(grid, name).return_value)
         assert list(getattr(grid, name).call_args.args) == arguments
+
+
+def test_a_part_of_a_grid_has_its_nodes_whoever_goes() -> None:
+    slow = Slow([1] * NODES)
+    part = PartOfGrid(slow, [2, 4])
+    slow._contexts.clear()
+    assert list(part.get_node_ids()) == [2, 4]

@@ -1,7 +1,5 @@
 """The wrapper around any Flower strategy, alone and through whole trainings."""
 
-import gc
-
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -24,6 +22,8 @@ from hypothesis.extra import numpy as npst
 from fl_backdoor.engines import LocalGrid
 from strategies import FedAvg, GaussianNoise, NormClipping, Screened, Sniper
 
+from .conftest import unavailable
+
 FLOWERS = {
     "FedAvg": FlowerFedAvg,
     "Krum": lambda: Krum(num_malicious_nodes=1),
@@ -36,10 +36,7 @@ FLOWERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_collection(monkeypatch):
-    """Keep Flower's Bulyan from a garbage collection per reply, most of these tests' time."""
-    monkeypatch.setattr(gc, "collect", lambda: 0)
+pytestmark = pytest.mark.usefixtures("no_collection")
 
 
 @pytest.mark.parametrize("name", FLOWERS)
@@ -205,6 +202,19 @@ def test_a_failing_rule_keeps_the_model_if_replies_were_dropped(wrap, reply, rec
     assert "\nWARNING: forged" not in caplog.text
     with pytest.raises(ValueError, match="too few"):
         rounds(wrap(Rule(fail)), sent, messages[:1])
+
+
+@pytest.mark.parametrize("gone", [[], ["unavailable"]])
+def test_a_failing_rule_keeps_the_model_if_a_node_is_gone(gone, reply, record, train_message):
+    """It did not answer in time, or the SuperLink says so."""
+    sent = record({"w": np.zeros(2)})
+    strategy = Screened(Rule(fail))
+    strategy.configure_train(1, sent, ConfigRecord(), None)
+    strategy._participants = 2
+    messages = [reply({"w": np.ones(2)}, node=1), *(unavailable(train_message(sent)) for _ in gone)]
+    arrays, metrics = strategy.aggregate_train(1, messages)
+    assert arrays is sent
+    assert metrics == {"invalid-nodes": []}
 
 
 def test_bulyan_with_too_few_replies_keeps_the_model(reply, record):

@@ -197,7 +197,8 @@ def run(
     display.vertical_setting(config, federation)
 
     def main(grid: Grid, workers: int) -> None:  # noqa: ARG001
-        wait_for_nodes(grid, federation.data.num_parties, config.round_timeout, "passive parties")
+        needed = federation.data.num_parties
+        wait_for_nodes(grid.get_node_ids, needed, config.round_timeout, f"passive parties={needed}")
         try:
             parties = federation.enrol(grid)
             for run in runs:

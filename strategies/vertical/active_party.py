@@ -15,9 +15,9 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..replies import decode
+from ..replies import decode, line
 from .defense import GradientDefense
-from .enrolment import Party, ProtocolError, ask, line
+from .enrolment import Party, ProtocolError, ask
 from .top_models import SumTop
 
 ROWS_A_MESSAGE = 5000
@@ -346,7 +346,8 @@ class ActiveParty:
             reply = answers.get(party.node)
             if reply is None:
                 raise ProtocolError(
-                    f"party {number}: no answer within {self.timeout:g} s to {where}"
+                    f"party {number}: no answer to {where} (it is gone, or took longer than "
+                    f"{self.timeout:g} s)"
                 )
             if reply.has_error() or not reply.has_content():
                 reason = reply.error.reason if reply.has_error() else "an answer without content"

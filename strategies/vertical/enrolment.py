@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from ..replies import is_from_grid
+from ..replies import is_from_grid, line
 
 MAX_OUTPUTS = 2**16
 """No party sends more values for a row: the top model would take all memory."""
@@ -73,6 +73,8 @@ def enrol(
     parties: dict[int, Party] = {}
     for node, reply in ask(grid, messages, timeout).items():
         silent.discard(node)
+        if is_from_grid(reply):  # it has just gone: another may be in its place
+            continue
         if reply.has_error():
             raise ProtocolError(f"node {node} cannot take part: {line(reply.error.reason)}")
         try:
@@ -107,7 +109,7 @@ def enrol(
 
 
 def ask(grid: Grid, messages: Sequence[Message], timeout: float) -> dict[int, Message]:
-    """Send messages and return the replies by the node that was asked."""
+    """Send messages and return the replies, the last of each, by the node that was asked."""
     asked = {}
     for reply in grid.send_and_receive(messages, timeout=timeout):
         node = reply.metadata.src_node_id
@@ -124,9 +126,3 @@ def _integer(record: Mapping[str, object], name: str, most: int = 2**63 - 1) -> 
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"{name} is no integer of 0 to {most}")
     return value
-
-
-def line(what: object) -> str:
-    """Return what somebody else wrote as one short line."""
-    short = " ".join(str(what).split())[-200:]
-    return "".join(c if c.isprintable() else "?" for c in short)  # no terminal's commands
