@@ -106,7 +106,7 @@ def detection(
     -------
     tuple of float or None
         Precision: part of the dropped that attack; None if none was dropped. Recall: part of
-        the attackers that were dropped; None if there are none.
+        the attackers that were dropped; None if there are none. One that gave no answer was not.
     """
     rounds = [set(clients) for clients in dropped]
     caught = sum(len(clients & set(attackers)) for clients in rounds)
