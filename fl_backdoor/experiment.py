@@ -74,7 +74,7 @@ class Run:
             self.display.end()
 
     def _round(self, number: int, sent: ArrayRecord, roll: Roll, workers: int) -> ArrayRecord:
-        config, partitions = self.federation.config, roll.partitions
+        config = self.federation.config
         started = time.perf_counter()
         # The strategy would wait for nodes as well, but without an end.
         nodes = roll.gather(
@@ -86,6 +86,7 @@ class Run:
         messages = list(self.strategy.configure_train(number, sent, self._train_config(), present))
         replies = list(roll.grid.send_and_receive(messages, timeout=config.round_timeout))
         received = time.perf_counter()
+        partitions = roll.partitions
         answered = {partitions[r.metadata.src_node_id] for r in replies if not r.has_error()}
         failed = set(range(config.num_clients)) - answered
         arrays, metrics = self.strategy.aggregate_train(number, replies)

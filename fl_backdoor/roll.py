@@ -41,6 +41,8 @@ class Roll:
 
     Attributes
     ----------
+    grid : Grid
+        The federation.
     partitions : dict of int to int
         The client that each node plays, or played before it was gone, by node id.
     attackers : tuple of int
