@@ -63,7 +63,6 @@ class Roll:
         claims = self._begin()
         self.attackers = tuple(sorted(c.partition for c in claims.values() if c.attacks))
         self._claims = {node: claim.partition for node, claim in claims.items()}
-        self._players = {partition: node for node, partition in self._claims.items()}
         self.partitions = dict(self._claims)
 
     def players(self) -> list[int]:
@@ -78,11 +77,11 @@ class Roll:
                 log(logging.INFO, "node %s (%s) has come late", node, answer)
                 self._claims[node] = answer.partition
         self._claims = {node: p for node, p in self._claims.items() if node in online}
-        self._players = {p: node for p, node in self._players.items() if node in online}
+        players: dict[int, int] = {}
         for node, partition in self._claims.items():  # first come, first served
-            self._players.setdefault(partition, node)
-        self.partitions |= {node: partition for partition, node in self._players.items()}
-        return [self._players[partition] for partition in sorted(self._players)]
+            players.setdefault(partition, node)
+        self.partitions |= {node: partition for partition, node in players.items()}
+        return [players[partition] for partition in sorted(players)]
 
     def gather(self, least: int, what: str) -> list[int]:
         """Wait until at least so many take part, and return them.
