@@ -23,7 +23,7 @@ from .config import Config, check_groups, conf_directory, load, one_line
 from .errors import UserError
 from .experiment import run
 from .report import Display, show_warnings
-from .results import ERROR
+from .results import CONFIG, ERROR
 from .vertical.config import VerticalConfig
 from .vertical.experiment import run as run_vertical
 from .vertical.report import VerticalDisplay
@@ -51,6 +51,14 @@ def simulate(config: DictConfig) -> None:
         print(f"{prefix}error: {one_line(error)}", file=sys.stderr)
         with suppress(OSError):
             (path / ERROR).write_text(one_line(error) + "\n")
+    except KeyboardInterrupt:  # Hydra forgets its settings on the way out
+        if sweep:
+            how = f"the sweep goes on with hydra.sweep.dir={settings.sweep.dir} resume=true"
+        elif (path / CONFIG).exists():
+            how = f"go on from the last round with --resume {path}"
+        else:
+            how = "no round was done"
+        raise KeyboardInterrupt(f"interrupted; {how}") from None
     except Exception:  # a fault of the suite: show it whole
         traceback.print_exc()
         raise SystemExit(1) from None
@@ -67,10 +75,8 @@ def main() -> None:
         simulate()
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         _fail(error)
-    except KeyboardInterrupt:
-        settings = HydraConfig.get() if HydraConfig.initialized() else None
-        directory = settings.runtime.output_dir if settings else "RUN_DIRECTORY"
-        print(f"interrupted; go on from the last round with --resume {directory}", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(interrupt if interrupt.args else "interrupted", file=sys.stderr)
         # Flower's server thread still waits for replies: nothing is left to save.
         sys.stderr.flush()
         os._exit(130)
@@ -95,7 +101,7 @@ def _resumed(arguments: list[str]) -> list[str]:
     Raises
     ------
     UserError
-        If the folder is not one of a run.
+        If no run has begun in the folder.
     """
     arguments = [
         part for a in arguments for part in (a.split("=", 1) if a.startswith("--resume=") else [a])
@@ -107,11 +113,18 @@ def _resumed(arguments: list[str]) -> list[str]:
         raise UserError("--resume: give the directory of the run to continue")
     directory = Path(arguments[place + 1])
     overrides = directory / ".hydra" / "overrides.yaml"
-    if not overrides.is_file():
-        raise UserError(f"--resume {directory}: not the directory of a run")
+    # Hydra does not write at one go: its file is whole if what the run wrote after it is there.
+    if not overrides.is_file() or not (directory / CONFIG).is_file():
+        raise UserError(f"--resume {directory}: no run has begun there; start it without --resume")
     stored = [str(o) for o in OmegaConf.load(overrides) if not str(o).startswith("resume=")]
     rest = arguments[:place] + arguments[place + 2 :]
-    return [*stored, f"hydra.run.dir='{directory}'", "resume=true", *rest]
+    settings = {
+        "hydra.run.dir": f"'{directory}'",
+        "hydra.mode": "RUN",  # an experiment may be a sweep, of which this is one run
+        "hydra.output_subdir": "null",  # a kill while Hydra rewrote its files would lose them
+        "resume": "true",
+    }
+    return [*stored, *(f"{key}={value}" for key, value in settings.items()), *rest]
 
 
 def _fail(error: BaseException) -> NoReturn:

@@ -1,13 +1,13 @@
-"""Runs that are killed again and again, and disks that are full or read-only.
+"""Runs that are killed at any of their steps on disk, and disks that are full or read-only.
 
-``pytest -m slow tests/test_kills.py``, and with more kills ``-m exhaustive``.
+``pytest -m slow tests/test_kills.py``; ``-m exhaustive`` kills at every single step.
 """
 
 import json
 import random
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,38 @@ from . import test_vertical_experiment as vertical
 from .test_experiment import untimed
 from .test_simulate import COMMAND, SNIPER, simulate
 
-ROUNDS = {"horizontal": 20, "vertical": 25}
+ROUNDS = {"horizontal": "num_rounds", "vertical": "num_epochs"}
 RUNS = {
-    "horizontal": [*SNIPER, "floor=true", f"num_rounds={ROUNDS['horizontal']}"],
-    "vertical": [*vertical.TINY, *vertical.EVERYTHING, f"num_epochs={ROUNDS['vertical']}"],
+    "horizontal": [*SNIPER, "floor=true"],
+    "vertical": [*vertical.TINY, *vertical.EVERYTHING],
 }
 PARTS = (Path("clean_twin"), Path())
+
+# Signals itself as it makes, opens to write, moves or removes something under a path for the n-th
+# time. What it opens is opened before that, so that an emptied file is left behind.
+DYING = """
+import os, runpy, sys
+
+path, left, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sys.argv[1:] = sys.argv[4:]
+
+def step(event, arguments):
+    global left
+    if event not in ("open", "os.mkdir", "os.rename", "os.remove"):
+        return
+    if not str(arguments[0]).startswith(path):
+        return
+    if event == "open" and not arguments[2] & (os.O_WRONLY | os.O_RDWR):
+        return
+    left -= 1
+    if left == 0:
+        if event == "open":
+            os.open(arguments[0], arguments[2], 0o666)
+        os.kill(os.getpid(), number)
+
+sys.addaudithook(step)
+runpy.run_module("fl_backdoor.simulate", run_name="__main__", alter_sys=True)
+"""
 
 # Root obeys permissions once CAP_DAC_OVERRIDE is out of its bounding set; others do anyhow.
 POOR = """
@@ -36,11 +62,15 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 def whole(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[str], Path]:
-    """Return the overrides of an uninterrupted run, and its directory."""
-    path = tmp_path_factory.mktemp(request.param)
-    done = simulate(*RUNS[request.param], f"hydra.run.dir={path}")
+    """Return the overrides of an uninterrupted run of 20 rounds or epochs, and its directory."""
+    return undisturbed(request.param, 20, tmp_path_factory.mktemp(request.param))
+
+
+def undisturbed(protocol: str, rounds: int, path: Path) -> tuple[list[str], Path]:
+    overrides = [*RUNS[protocol], f"{ROUNDS[protocol]}={rounds}"]
+    done = simulate(*overrides, f"hydra.run.dir={path}")
     assert done.returncode == 0, done.stderr
-    return RUNS[request.param], path
+    return overrides, path
 
 
 def lines(path: Path) -> int:
@@ -49,19 +79,21 @@ def lines(path: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in files if file.exists())
 
 
-def kill_after(arguments: list[str], path: Path, rounds: int, delay: float) -> None:
-    """Start a run, and kill it a while after it has done some more rounds."""
-    with subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        goal = lines(path) + rounds
-        deadline = time.monotonic() + 60
-        while rounds and lines(path) < goal and time.monotonic() < deadline:
-            assert process.poll() is None, "it ended before it was killed"
-            time.sleep(0.002)
-        time.sleep(delay)
-        assert process.poll() is None, "it ended before it was killed"
-        process.kill()
+def dying(
+    path: Path, step: int, number: signal.Signals, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run until the n-th step under a path, and signal it there."""
+    return subprocess.run(
+        [sys.executable, "-c", DYING, str(path), str(step), str(number.value), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def begun(path: Path) -> bool:
+    return (path / "config.json").exists()
 
 
 def same(path: Path, whole: Path) -> None:
@@ -78,26 +110,62 @@ def same(path: Path, whole: Path) -> None:
 def test_a_run_killed_many_times_ends_in_the_same_bits(
     whole: tuple[list[str], Path], tmp_path: Path, kills: int
 ) -> None:
-    """Every fifth kill falls in the first three seconds, the others soon after some rounds."""
+    """Each time at a random step."""
     start, expected = whole
     path, draw = tmp_path / "run", random.Random(7)
     again = ["--resume", str(path)]
     done = 0
-    for number in range(kills):
-        started = (path / ".hydra" / "overrides.yaml").exists()
-        arguments = again if started else [*start, f"hydra.run.dir={path}"]
-        rounds = draw.randint(1, 3)
-        delay = draw.uniform(0, 3) if number % 5 == 0 else draw.uniform(0, 0.1)
-        kill_after(arguments, path, rounds if number % 5 else 0, delay)
-        assert not (path / "summary.json").exists()
+    for _ in range(kills):
+        arguments = again if begun(path) else [*start, f"hydra.run.dir={path}"]
+        ended = dying(path, draw.randint(1, 40), signal.SIGKILL, *arguments)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
         # A resumed run drops at most the row whose model had not been written.
         assert lines(path) >= done - 2
         done = lines(path)
-    assert done >= kills - 2
+    assert done
     complete = simulate(*again)
     assert complete.returncode == 0, complete.stderr
     assert "(resumed after " in complete.stdout
     same(path, expected)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("protocol", RUNS)
+def test_a_run_killed_at_any_step_ends_in_the_same_bits(protocol: str, tmp_path: Path) -> None:
+    """Killed as it starts, resumed and killed at the same step again, and resumed."""
+    start, expected = undisturbed(protocol, 2, tmp_path / "whole")
+    for step in range(1, 1000):
+        path = tmp_path / f"run{step}"
+        first = [*start, f"hydra.run.dir={path}"]
+        ended = dying(path, step, signal.SIGKILL, *first)
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        for number in (signal.SIGKILL, None):
+            arguments = ["--resume", str(path)] if begun(path) else first
+            ended = dying(path, step if number else 0, signal.SIGKILL, *arguments)
+            assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
+        assert ended.returncode == 0
+        same(path, expected)
+    assert step > 20
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    first = [*SNIPER, f"hydra.run.dir={path}"]
+    ended = dying(path / "config.json", 1, signal.SIGINT, *first)
+    assert ended.returncode == 130
+    assert ended.stderr == "interrupted; no round was done\n"
+    refused = simulate("--resume", str(path))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: --resume {path}: no run has begun there")
+    ended = dying(path / "metrics.jsonl", 2, signal.SIGINT, *first)
+    assert ended.returncode == 130
+    assert ended.stderr == f"interrupted; go on from the last round with --resume {path}\n"
+    done = simulate("--resume", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "(resumed after " in done.stdout
 
 
 def poor(limit: int, *arguments: str) -> str:
@@ -137,9 +205,10 @@ def test_a_full_or_read_only_disk_is_one_line_and_costs_no_finished_round(
         assert count >= least
         return count
 
-    kill_after([*start, f"hydra.run.dir={path}"], path, 15, 0.1)
-    done = intact(15)
     rows = path / "clean_twin" / "metrics.jsonl"
+    ended = dying(rows, 16, signal.SIGKILL, *start, f"hydra.run.dir={path}")
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    done = intact(15)
     line = poor(rows.stat().st_size + 100, *again)  # half a row is written
     assert "File too large" in line
     assert str(rows) in line
