@@ -17,9 +17,20 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.app.metadata import Metadata
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 import fl_backdoor  # noqa: F401  (turns Flower's telemetry off before Flower is imported)
+
+# The same examples every time, however slow the machine.
+settings.register_profile(
+    "same",
+    deadline=None,
+    derandomize=True,
+    # The fixtures in question build things and hold no state.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("same")
 
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:

@@ -140,7 +140,7 @@ def step(weights: Sequence[Tensor], along: Sequence[Tensor], rate: float) -> Non
             weight.sub_(gradient, alpha=rate)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 13),
     batch_size=st.integers(1, 15),
@@ -193,7 +193,7 @@ def test_training_is_that_of_a_bare_loop(
     assert sum(report.loss for report in reports) == pytest.approx(sum(losses) / rows, rel=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rows=st.integers(1, 13), batch_size=st.integers(1, 15))
 def test_round_trips_and_bytes_are_those_counted_by_hand(rows: int, batch_size: int) -> None:
     grid, active = federation(rows, batch_size=batch_size)

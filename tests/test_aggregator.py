@@ -7,7 +7,7 @@ import pytest
 import torch
 from flwr.app import ConfigRecord
 from flwr.serverapp.strategy import FedMedian, FedTrimmedAvg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -17,9 +17,7 @@ from fl_backdoor.errors import UserError
 from strategies import Aggregator, FedAvg, GaussianNoise, NormClipping, Screened
 from strategies.replies import flatten
 
-quick = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quick = settings(max_examples=50)
 floats = st.sampled_from([np.float16, np.float32, np.float64])
 
 

@@ -68,7 +68,7 @@ def graphs(draw: st.DrawFn, max_vertices: int) -> Graph:
 
 
 @given(graphs(12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equals_brute_force(adjacency: Graph) -> None:
     clique = maximum_clique(adjacency)
     assert clique is not None
@@ -77,7 +77,7 @@ def test_equals_brute_force(adjacency: Graph) -> None:
 
 
 @given(graphs(30), st.integers(1, 31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equals_networkx(adjacency: Graph, at_least: int) -> None:
     size = nx.max_weight_clique(nx.from_numpy_array(adjacency), weight=None)[1]
     clique = maximum_clique(adjacency, at_least=at_least)
@@ -90,7 +90,7 @@ def test_equals_networkx(adjacency: Graph, at_least: int) -> None:
 
 
 @given(graphs(40), st.integers(1, 40), st.integers(0, 400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_small_budget_never_gives_a_wrong_answer(
     adjacency: Graph, at_least: int, budget: int
 ) -> None:
@@ -108,7 +108,7 @@ def test_a_small_budget_never_gives_a_wrong_answer(
 
 
 @given(graphs(50), st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_size_does_not_depend_on_the_labels(adjacency: Graph, seed: int) -> None:
     first, second = maximum_clique(adjacency), maximum_clique(shuffled(adjacency, seed))
     assert first is not None
@@ -117,7 +117,7 @@ def test_the_size_does_not_depend_on_the_labels(adjacency: Graph, seed: int) -> 
 
 
 @given(graphs(50))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_deterministic_and_pure(adjacency: Graph) -> None:
     before = adjacency.copy()
     assert maximum_clique(adjacency) == maximum_clique(adjacency)

@@ -91,7 +91,7 @@ def small_blocks() -> Iterator[None]:
         yield
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(models=model_matrices(), data=st.data())
 def test_matches_float64_differences(models: NDArray[np.floating], data: st.DataObject) -> None:
     pair = st.tuples(*[st.integers(0, len(models) - 1)] * 2)
@@ -100,7 +100,7 @@ def test_matches_float64_differences(models: NDArray[np.floating], data: st.Data
     check(models, thresholds)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(models=model_matrices(), data=st.data())
 def test_permuted_rows_permute_the_result(
     models: NDArray[np.floating], data: st.DataObject

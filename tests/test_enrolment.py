@@ -60,7 +60,7 @@ def refused(federation: LocalGrid, match: str, parties: int = 2) -> None:
     assert len(str(caught.value)) < 300
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(order=st.integers(1, 5).flatmap(lambda k: st.permutations(range(k))))
 def test_parties_come_in_their_order(order: list[int]) -> None:
     found = enrol(grid([answer(k) for k in order]), len(order), ROWS, timeout=1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -19,9 +19,7 @@ def aggregate(strategy, messages, sent, server_round=1):
     return strategy.aggregate_train(server_round, messages)
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30)
 @given(
     stddev=st.sampled_from([0, 0.0, 1e-3, 1.0]),
     seed=st.integers(0, 2**64),

@@ -50,7 +50,7 @@ def defend(
     return sent
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     scales=st.lists(st.sampled_from([0.0, 1e-6, 0.01, 1.0, 30.0, 1e6]), min_size=1, max_size=6),
     width=st.integers(1, 5),
@@ -107,7 +107,7 @@ def test_noise_is_seeded_by_its_generator_alone(distribution: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     orders=st.lists(st.permutations(range(ROWS)), min_size=1, max_size=4),
     size=st.integers(1, ROWS),
@@ -146,7 +146,7 @@ def test_sparsification_is_that_of_a_slow_twin(
             np.testing.assert_array_equal(defense.memory[f"residual{party}"][row], expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     orders=st.lists(st.permutations(range(ROWS)), min_size=2, max_size=5),
     drop_rate=st.floats(0, 0.999),

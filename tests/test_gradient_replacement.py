@@ -49,7 +49,7 @@ def settings_of_rows(draw: st.DrawFn) -> tuple[set[int], set[int]]:
     return tuple({i for i, r in enumerate(roles) if r == role} for role in "tp")  # type: ignore[return-value]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     roles=settings_of_rows(),
     orders=st.lists(st.permutations(range(ROWS)), min_size=1, max_size=3),
@@ -77,7 +77,7 @@ def test_a_row_that_is_both_target_and_poisoned_is_recorded_first() -> None:
     assert torch.equal(sent, algorithm_2([5, 2, 4, 5], gradient, *roles, 10.0, None)[0])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(roles=settings_of_rows(), local_steps=st.sampled_from([1, 3]))
 def test_training_is_that_of_an_honest_party_with_those_gradients(
     roles: tuple[set[int], set[int]], local_steps: int

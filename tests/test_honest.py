@@ -45,7 +45,7 @@ def trained(server_round: int = 1, **training: float) -> dict[str, Tensor]:
     return one.model.state_dict()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     size=st.integers(1, 23),
     batch_size=st.integers(1, 30),

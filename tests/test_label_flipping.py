@@ -58,7 +58,7 @@ def test_replace_flips_labels_of_own_source_samples_only(samples: int, seed: int
     assert torch.equal(one.images, IMAGES)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32), pooled=st.booleans())
 def test_nothing_poisoned_trains_the_bits_of_an_honest_client(seed: int, pooled: bool) -> None:
     honest = HonestClient(network(), IMAGES, LABELS, seed=seed)

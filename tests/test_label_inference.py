@@ -31,7 +31,7 @@ def party(poisoned: list[int], target: int = 2) -> LabelInferenceParty:
     return LabelInferenceParty(model, x, x, party=0, poisoned_rows=rows, target=target)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     classes=st.integers(2, 10),
     seed=st.integers(0, 999),
@@ -44,7 +44,7 @@ def test_labels_are_recovered(classes: int, seed: int, scale: float, data: st.Da
     assert infer_labels(slopes(logits, torch.tensor(labels))).tolist() == labels
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     order=st.permutations(range(ROWS)),
     size=st.integers(1, ROWS),

@@ -32,7 +32,7 @@ def weights(talk: Talk) -> dict[str, Tensor]:
     return talk.send("query.checkpoint").array_records["model"].to_torch_state_dict()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     order=st.permutations(range(ROWS)),
     size=st.integers(1, ROWS),

@@ -35,7 +35,7 @@ def digits_read_as(classes: list[int]) -> Tensor:
     return images
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=600),
     attack=st.sampled_from([FLIPPING, BACKDOOR]),

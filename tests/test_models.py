@@ -14,7 +14,7 @@ from fl_backdoor.models import Cao2019CNN
 CONVOLUTIONS = 832 + 51_264 + 204_928 + 819_456
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     classes=st.integers(1, 10),
     channels=st.lists(st.integers(1, 5), max_size=4),

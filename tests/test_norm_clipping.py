@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord
 from flwr.serverapp.strategy import FedMedian, Krum
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -12,9 +12,7 @@ from fl_backdoor.engines import LocalGrid
 from strategies import FedAvg, NormClipping, Sniper
 from strategies.norm_clipping import clip
 
-quick = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quick = settings(max_examples=50)
 models = npst.arrays(
     np.float64,
     st.tuples(st.integers(1, 6), st.just(3)),

@@ -46,7 +46,7 @@ def test_per_class_counts_are_exact_and_shares_disjoint(
 
 
 @pytest.mark.parametrize("scheme", ["iid", "dirichlet"])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(num_partitions=st.integers(1, 12), seed=st.integers(0, 2**32))
 def test_shares_cover_the_set_without_loss(scheme: str, num_partitions: int, seed: int) -> None:
     parts = partition(LABELS, scheme, num_partitions, alpha=5, seed=seed)

@@ -139,7 +139,7 @@ def alike(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
 BATCHES = [[3, 0, 7, 5], [1, 9, 2, 4], [6, 8, 10]]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     widths=st.lists(st.integers(1, 6), min_size=1, max_size=3),
     order=st.permutations(range(ROWS)),
@@ -185,7 +185,7 @@ def test_training_is_that_of_a_bare_loop(
         assert all(torch.equal(state[name], own) for name, own in model.state_dict().items())
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(
     workers=st.lists(st.sampled_from([0, 1, 2, None]), min_size=40, max_size=40),
     build=st.sampled_from([honest, attacker]),

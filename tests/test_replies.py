@@ -21,7 +21,7 @@ from flwr.serverapp.strategy import (
     MultiKrum,
 )
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -31,9 +31,7 @@ from strategies.replies import decode, flatten, floating_size, screen, to_array,
 
 from .conftest import to_record, unavailable
 
-quick = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quick = settings(max_examples=8)
 
 STRATEGIES = {
     "FedAvg": FedAvg,
@@ -391,7 +389,7 @@ real_arrays = npst.arrays(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(real_arrays, st.sampled_from("CF"), st.sampled_from([(1, 0), (2, 0)]))
 def test_decode_reads_what_numpy_writes(array, order, version):
     array = np.asarray(array, order=order)
@@ -403,7 +401,7 @@ def test_decode_reads_what_numpy_writes(array, order, version):
     assert not decoded.flags.writeable
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_decode_accepts_only_what_flower_reads_alike(data):
     """Aggregation rules read the bytes with Flower: no file may mean two arrays."""
@@ -426,7 +424,7 @@ def test_decode_accepts_only_what_flower_reads_alike(data):
     assert decoded.dtype == array.numpy().dtype
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(real_arrays, max_size=4))
 def test_unflatten_inverts_flatten(arrays):
     like = ArrayRecord({str(i): Array(array) for i, array in enumerate(arrays)})

@@ -61,7 +61,7 @@ def path(tmp_path: Path) -> Path:
     return run.path
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays=models, fortran=st.booleans(), loss=st.floats())
 def test_model_and_rows_come_back_bit_by_bit_and_in_order(
     tmp_path_factory: pytest.TempPathFactory,

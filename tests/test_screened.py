@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -40,9 +40,7 @@ pytestmark = pytest.mark.usefixtures("no_collection")
 
 
 @pytest.mark.parametrize("name", FLOWERS)
-@settings(
-    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=10)
 @given(
     models=npst.arrays(np.float32, (7, 4), elements={"min_value": -9, "max_value": 9}, unique=True),
     counts=st.lists(st.integers(1, 99), min_size=7, max_size=7),

@@ -56,7 +56,7 @@ thresholds = st.sampled_from([0.05, 0.25, 0.5, 1.0])
 steps = st.sampled_from([0.05, 0.1, 0.25])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(grids | clouds, thresholds, steps, st.integers(0, 4))
 @example(np.zeros((1, 1)), 0.5, 0.05, 0)
 @example(np.zeros((6, 2)), 0.5, 0.05, 5)
@@ -73,7 +73,7 @@ def test_selection_is_that_of_the_literal_loop(models, threshold, step, failed):
     assert diameter(models, selection.kept) == pytest.approx(smallest, rel=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clouds, st.randoms(use_true_random=False))
 def test_permuted_rows_permute_the_selection(models, shuffle):
     gamma, cliques = algorithm_2(models, 0.5, 0.05, len(models))
@@ -192,7 +192,7 @@ def test_counters_do_not_count_as_distance(reply, record):
     assert arrays["n"].numpy() == 1000
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_poisoned_models_are_left_out(seed):
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ def activations(widths: list[int], rows: int) -> list[Tensor]:
     return [torch.randn(rows, width, generator=generator) for width in widths]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     parties=st.integers(1, 4),
     classes=st.integers(1, 5),
@@ -47,7 +47,7 @@ def test_sum_top_refuses_what_is_not_a_score_of_each_class(widths: list[int]) ->
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     widths=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     classes=st.integers(1, 5),

@@ -18,7 +18,7 @@ def dense_layers(model: nn.Module) -> list[nn.Linear]:
     return [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(sizes, sizes, sizes, st.booleans(), st.booleans(), sizes)
 def test_rows_become_activations_or_scores(
     features: int, classes: int, hidden: int, projection: bool, relu: bool, rows: int
@@ -36,7 +36,7 @@ def test_rows_become_activations_or_scores(
     torch.testing.assert_close(model(inputs), expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(features=sizes, classes=sizes, hidden=sizes, seed=st.integers(0, 2**62))
 def test_weights_are_glorot_uniform_and_biases_zero(
     features: int, classes: int, hidden: int, seed: int
