@@ -32,7 +32,7 @@ def scale_update(received: ArrayRecord, trained: ArrayRecord, factor: float) -> 
         if np.issubdtype(local.dtype, np.floating):
             center = received[name].numpy().astype(np.float64)
             local = (center + factor * (local - center)).astype(local.dtype)
-        arrays[name] = Array(local)
+        arrays[name] = Array(np.asarray(local))
     return arrays
 
 

@@ -16,8 +16,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from .config import CommonConfig, Config, check_groups, conf_directory, load, one_line
 from .engines import error_reply
@@ -54,14 +54,14 @@ def serve(grid: Grid, context: Context) -> None:
     """
     # Drawing and measuring, which clients need not wait for.
     from .experiment import run
-    from .report import Display
+    from .report import Display, Screen
     from .vertical.experiment import run as run_vertical
     from .vertical.report import VerticalDisplay
 
     logging.getLogger("flwr").addFilter(_in_one_line)
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     grid = PromptGrid(grid)
-    console = Console()
+    console = Screen()
     try:
         config = compose_config(*_named(context.run_config))
         path = run_directory(str(context.run_config["output"]), config.name)
@@ -80,7 +80,7 @@ def compose_config(experiment: str, overrides: str) -> CommonConfig:
     Raises
     ------
     UserError
-        Naming what does not exist or is out of range.
+        Naming what does not exist or is out of range; for a sweep, what it leaves open.
     """
     try:
         parts = shlex.split(overrides)
@@ -94,7 +94,19 @@ def compose_config(experiment: str, overrides: str) -> CommonConfig:
     check_groups(parts)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-            return load(compose("config", parts))
+            config = compose("config", parts, return_hydra_config=True)
+            params = config.hydra.sweeper.params or {}
+            given = {part.lstrip("+~").partition("=")[0] for part in parts}
+            swept = {str(key): value for key, value in params.items() if key not in given}
+            if swept:
+                values = "; ".join(f"{key}={value}" for key, value in swept.items())
+                raise UserError(
+                    f"experiment={experiment}: a sweep, and a Flower app runs one setting of it; "
+                    f"choose one of each in overrides: {values}"
+                )
+            with open_dict(config):
+                del config["hydra"]
+            return load(config)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
 

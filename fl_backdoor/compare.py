@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import UserError
-from .report import new_axes, save_figure
+from .report import Screen, new_axes, save_figure
 from .results import CONFIG, ERROR, METRICS, SUMMARY, flatten_config
 
 MEASURES = {
@@ -99,8 +99,12 @@ def collect(folders: list[Path]) -> pd.DataFrame:
 
 def varying(runs: pd.DataFrame) -> list[str]:
     """Return the fewest configuration keys that tell the settings apart, the seed left out."""
-    unsaid = {"seed", "strategy.seed", "name", "floor", "resume", EPOCHS, EARLY, *MEASURES}
-    keys = [key for key in runs.columns if key not in unsaid and not key.startswith("engine.")]
+    unsaid = {"seed", "name", "floor", "resume", EPOCHS, EARLY, *MEASURES}
+    keys = [
+        key
+        for key in runs.columns
+        if key not in unsaid and not key.startswith("engine.") and not key.endswith(".seed")
+    ]
     keys = [key for key in keys if runs[key].fillna("").nunique() > 1]
     # What follows from another key, such as a threshold from the defense, says nothing new.
     # The keys that sweeps are made of are kept rather than others.
@@ -231,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fl_backdoor.compare", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="run or sweep directories")
     try:
-        show(parser.parse_args().folders, Console())
+        show(parser.parse_args().folders, Screen())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -25,6 +25,7 @@ from .engines import launch
 from .errors import UserError
 from .federation import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, resolve_data
 from .grids import PartOfGrid
+from .memory import remembered, remind, wrapped
 from .metrics import detection, distance_statistics, evaluate
 from .report import Display
 from .results import Row, RunDirectory, stored_source
@@ -64,6 +65,7 @@ class Run:
         arrays = self.directory.arrays
         if arrays is None:
             arrays = ArrayRecord(self.federation.initial_state())
+        remind(self.strategy, self.directory.memory)
         self.display.begin(
             "clean twin" if self.clean else config.name, config.num_rounds, self.directory.rows
         )
@@ -84,9 +86,13 @@ class Run:
         )
         present = PartOfGrid(roll.grid, nodes)
         messages = list(self.strategy.configure_train(number, sent, self._train_config(), present))
-        replies = list(roll.grid.send_and_receive(messages, timeout=config.round_timeout))
-        received = time.perf_counter()
         partitions = roll.partitions
+        # Flower's own strategies sum in the order of arrival.
+        replies = sorted(
+            roll.grid.send_and_receive(messages, timeout=config.round_timeout),
+            key=lambda reply: partitions.get(reply.metadata.src_node_id, -1),
+        )
+        received = time.perf_counter()
         answered = {partitions[r.metadata.src_node_id] for r in replies if not r.has_error()}
         failed = set(range(config.num_clients)) - answered
         arrays, metrics = self.strategy.aggregate_train(number, replies)
@@ -109,7 +115,7 @@ class Run:
         row["seconds_waiting"] = max(0.0, exchange - training / min(workers, config.num_clients))
         row["seconds_aggregation"] = aggregated - received
         row["seconds_round"] = time.perf_counter() - started
-        self.directory.append(row, arrays)
+        self.directory.append(row, arrays, remembered(self.strategy))
         self.display.round(row)
         return arrays
 
@@ -177,7 +183,7 @@ class Run:
     @property
     def least(self) -> int:
         """The clients without which the strategy begins no round."""
-        rule = _rule(self.strategy)
+        *_, rule = wrapped(self.strategy)
         keys = ("min_available_nodes", "min_train_nodes")
         return max(1, *(int(getattr(rule, key, 0)) for key in keys))
 
@@ -189,12 +195,12 @@ class Run:
     def summarize(self) -> Summary:
         """Write the summary of the complete run, and return it."""
         last = self.directory.rows[-1]
-        left_out = [
-            [*row["dropped"], *row["invalid"]]
-            for row in self.directory.rows
-            if row["dropped"] is not None
-        ]
-        precision, recall = detection(left_out, self.attackers) if left_out else (None, None)
+        rows = self.directory.rows
+        precision = recall = None
+        if any(row["dropped"] is not None for row in rows):
+            # In a round without a valid reply the defense has nothing to say.
+            left_out = [[*(row["dropped"] or []), *row["invalid"]] for row in rows]
+            precision, recall = detection(left_out, self.attackers)
         config = self.federation.config
         summary: Summary = {
             "name": config.name,
@@ -263,7 +269,7 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
     display.setting(config, federation.attackers, federation.attack.describe())
 
     def main(grid: Grid, workers: int) -> None:
-        roll = Roll(grid, config.num_clients, config.round_timeout)
+        roll = Roll(grid, config.num_clients, federation.data.name, config.round_timeout)
         if roll.attackers != federation.attackers:
             display.line(f"Attackers by node config: {list(roll.attackers)}")
             federation.enlist(roll.attackers)
@@ -283,14 +289,8 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
 
 def _strategy(config: Config) -> Strategy:
     strategy: Strategy = build("strategy", deepcopy(config.strategy), Strategy)
-    _check_rule(_rule(strategy), config.num_clients)
-    return strategy
-
-
-def _rule(strategy: Strategy) -> Strategy:
-    """Return the strategy that averages, inside all wrappers."""
-    while isinstance(inner := getattr(strategy, "strategy", None), Strategy):
-        strategy = inner
+    *_, rule = wrapped(strategy)
+    _check_rule(rule, config.num_clients)
     return strategy
 
 

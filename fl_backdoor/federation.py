@@ -252,13 +252,15 @@ def make_client_app(config: Config) -> ClientApp:
 
     @app.query()
     def enrol(message: Message, context: Context) -> Message:
-        """Tell the server which partition this node holds and if it attacks; load the data."""
+        """Tell the server which partition of what this node holds, and if it attacks."""
         federation, number = federation_of(context, None), partition_id(context, config.num_clients)
         attacker = context.node_config.get("attacker", number in federation.attackers)
         if not isinstance(attacker, bool):
             raise UserError(f"node config attacker={attacker}: allowed are true, false")
         federation.client(number)
-        record = ConfigRecord({"partition-id": number, "attacker": attacker})
+        record = ConfigRecord(
+            {"partition-id": number, "attacker": attacker, "data": federation.data.name}
+        )
         return Message(RecordDict({"enrolment": record}), reply_to=message)
 
     @app.train()

@@ -80,6 +80,8 @@ class LabelledImages:
     """The digits themselves, shape (m,), int64."""
     description: str
     """One line: which data these are."""
+    name: str = "MNIST"
+    """``MNIST``, or what stands in for it: a number is another image there."""
 
 
 def load_mnist(
@@ -179,7 +181,12 @@ def _load(source: str, root: str | None, digits: tuple[int, ...]) -> LabelledIma
     which = "" if len(digits) == 10 else f", digits {' '.join(map(str, digits))}"
     counts = f"{len(train_labels):,} train + {len(test_labels):,} test images"
     return LabelledImages(
-        train_images, train_labels, test_images, test_labels, f"{name}{which}, {counts}, {note}"
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        f"{name}{which}, {counts}, {note}",
+        name,
     )
 
 

@@ -1,6 +1,9 @@
 """What a person sees of a run: progress, one table, two figures."""
 
+import io
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,34 @@ CURVES = {
     "attack success rate": ("attack_success_rate", "tab:red", "-"),
     "its floor (clean twin)": ("attack_success_floor", "tab:gray", "--"),
 }
+
+WIDE = 1000
+"""Columns where there is no terminal: tables take as many of them as they need."""
+
+
+class Screen(Console):
+    """Standard output, for whatever is there to read it.
+
+    Names are printed as they are, not as markup; characters that the encoding lacks are escaped; a
+    table is not narrower than what it holds unless the terminal is; and when the reader has gone
+    (``| head``) the work goes on without it.
+    """
+
+    def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        super().__init__(markup=False, emoji=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as `rich.console.Console` does."""
+        if not self.is_terminal:
+            options.setdefault("width", WIDE)
+        super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from now on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 class Display:

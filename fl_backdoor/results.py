@@ -21,6 +21,8 @@ Row = dict[str, Any]
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
+MEMORY = "strategy-{}.safetensors"
+"""What a strategy remembers after the round of this number."""
 ERROR = "error.txt"
 """Why a run of a sweep ended early, in one line."""
 
@@ -33,7 +35,8 @@ class RunDirectory:
 
     ``config.json`` the resolved configuration, ``metrics.jsonl`` one row a round or epoch,
     ``model.safetensors`` the newest model with its round or epoch, ``summary.json`` once the run
-    is complete; horizontally also ``distances.npy``, the pairwise distances of the last round.
+    is complete; horizontally also ``distances.npy``, the pairwise distances of the last round, and
+    ``strategy-N.safetensors``, what the strategy remembers after round N, if anything.
 
     Parameters
     ----------
@@ -66,6 +69,7 @@ class RunDirectory:
             raise UserError(f"hydra.run.dir={path}: not writable ({error.strerror})") from error
         self.rows: list[Row] = []
         self.arrays: ArrayRecord | None = None
+        self.memory = ArrayRecord()
         stored = path / CONFIG
         if stored.exists():
             if not resume:
@@ -89,8 +93,8 @@ class RunDirectory:
         """Whether the run has ended."""
         return (self.path / SUMMARY).exists()
 
-    def append(self, row: Row, arrays: ArrayRecord) -> None:
-        """Keep a finished round: first its row, then the model that makes the row count."""
+    def append(self, row: Row, arrays: ArrayRecord, memory: ArrayRecord | None = None) -> None:
+        """Keep a finished round: at last the model, which makes its row and memory count."""
         row = {key: _finite(value) for key, value in row.items()}
         rows = self.path / METRICS
         with _named(rows), rows.open("a") as file:
@@ -98,11 +102,14 @@ class RunDirectory:
             file.flush()
             os.fsync(file.fileno())
         self.rows.append(row)
-        # safetensors stores memory as it lies, and sorts the names: both must be put right.
-        tensors = {name: np.asarray(array.numpy(), order="C") for name, array in arrays.items()}
-        # One entry of metadata: safetensors writes several in random order, other bytes each time.
-        note = json.dumps({self.unit: row[self.unit], "order": list(tensors)})
-        _write(self.path / MODEL, save(tensors, metadata={"fl-backdoor": note}))
+        number = row[self.unit]
+        remembered = self._memory(number)
+        if memory:
+            self._save(remembered, memory, number)
+        self._save(self.path / MODEL, arrays, number)
+        for other in self.path.glob(MEMORY.format("*")):
+            if not memory or other != remembered:
+                other.unlink()
 
     def save_distances(self, distances: NDArray[np.float64]) -> None:
         """Keep the pairwise distances of the last round."""
@@ -136,14 +143,9 @@ class RunDirectory:
                 raise UserError(f"{model}: missing, though the run is complete")
             rows.unlink(missing_ok=True)
             return
-        try:
-            with safe_open(model, framework="numpy") as file:
-                note = json.loads(file.metadata()["fl-backdoor"])
-                done = int(note[self.unit])
-                tensors = {name: file.get_tensor(name) for name in note["order"]}
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{model}: cannot be read ({error})") from error
-        self.arrays = ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()})
+        self.arrays, done = self._load(model)
+        if self._memory(done).exists():
+            self.memory, _ = self._load(self._memory(done))
         # A row is written before its model: one row too many, or half of one, may be there.
         try:
             lines = rows.read_text().splitlines()[:done]
@@ -154,11 +156,35 @@ class RunDirectory:
             raise UserError(f"{rows}: {len(self.rows)} rows, but {model} is of {self.unit} {done}")
         _write(rows, "".join(line + "\n" for line in lines).encode())
 
+    def _memory(self, number: int) -> Path:
+        return self.path / MEMORY.format(number)
+
+    def _save(self, path: Path, arrays: ArrayRecord, number: int) -> None:
+        # safetensors stores memory as it lies, and sorts the names: both must be put right.
+        tensors = {name: np.asarray(array.numpy(), order="C") for name, array in arrays.items()}
+        # One entry of metadata: safetensors writes several in random order, other bytes each time.
+        note = json.dumps({self.unit: number, "order": list(tensors)})
+        _write(path, save(tensors, metadata={"fl-backdoor": note}))
+
+    def _load(self, path: Path) -> tuple[ArrayRecord, int]:
+        """Return arrays in their order, and the round or epoch that they are of."""
+        try:
+            with safe_open(path, framework="numpy") as file:
+                note = json.loads(file.metadata()["fl-backdoor"])
+                tensors = {name: file.get_tensor(name) for name in note["order"]}
+                number = int(note[self.unit])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error})") from error
+        return ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()}), number
+
 
 def stored_source(path: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data source that a run to resume was started with, if ``auto`` found it."""
+    """Return the data source that a run to resume was started with, if ``auto`` found it.
+
+    The data may have moved since: a root that is given stands.
+    """
     stored = path / CONFIG
-    if dataset.get("source") != "auto" or not stored.exists():
+    if dataset.get("source") != "auto" or dataset.get("root") or not stored.exists():
         return {}
     before = _read_json(stored).get("dataset", {})
     return {key: before[key] for key in ("source", "root") if key in before}
@@ -168,6 +194,8 @@ def _finite(value: Any) -> Any:
     """Replace what JSON has no word for, the NaN of a model that diverged, by None."""
     if isinstance(value, list):
         return [_finite(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -36,6 +36,8 @@ class Roll:
         The federation.
     num_clients : int
         N. The run begins when connected nodes hold the partitions 0 to N-1.
+    data : str
+        What the partitions are of; nodes with other data cannot take part.
     timeout : float
         Seconds to wait for nodes.
 
@@ -54,9 +56,10 @@ class Roll:
         If a node cannot take part, or the partitions are not 0 to N-1.
     """
 
-    def __init__(self, grid: Grid, num_clients: int, timeout: float) -> None:
+    def __init__(self, grid: Grid, num_clients: int, data: str, timeout: float) -> None:
         self.grid = grid
         self._num_clients = num_clients
+        self._data = data
         self._timeout = timeout
         self._asked: set[int] = set()
         self._questions: dict[str, int] = {}
@@ -141,6 +144,7 @@ class Roll:
             return UserError(f"node {node} cannot take part: {line(reply.error.reason)}")
         record = reply.content.config_records.get("enrolment", ConfigRecord())
         partition, attacks = record.get("partition-id"), record.get("attacker")
+        data = record.get("data")
         if type(partition) is not int or not 0 <= partition < self._num_clients:
             return UserError(
                 f"node {node} cannot take part: partition-id={line(partition)}, allowed are "
@@ -149,5 +153,9 @@ class Roll:
         if type(attacks) is not bool:
             return UserError(
                 f"node {node} cannot take part: attacker={line(attacks)}, allowed are true, false"
+            )
+        if data != self._data:
+            return UserError(
+                f"node {node} cannot take part: its data is {line(data)}, the server's {self._data}"
             )
         return _Claim(partition, attacks)

@@ -16,13 +16,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from .compare import show
 from .config import Config, check_groups, conf_directory, load, one_line
 from .errors import UserError
 from .experiment import run
-from .report import Display, show_warnings
+from .report import Display, Screen, show_warnings
 from .results import CONFIG, ERROR
 from .vertical.config import VerticalConfig
 from .vertical.experiment import run as run_vertical
@@ -32,7 +31,7 @@ from .vertical.report import VerticalDisplay
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
 def simulate(config: DictConfig) -> None:
     """Run the experiment that Hydra composed."""
-    console = Console()
+    console = Screen()
     show_warnings(console)
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     settings = HydraConfig.get()
@@ -89,7 +88,7 @@ class EndOfSweep(Callback):
         """Compare the runs."""
         folder = Path(config.hydra.sweep.dir)
         with suppress(UserError):  # no run has ended: what they said stands above
-            show([folder], Console())
+            show([folder], Screen())
         early = sorted(folder.rglob(ERROR))
         if early:
             _fail(UserError(f"{len(early)} runs ended early: {' '.join(map(str, early))}"))

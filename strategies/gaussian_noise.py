@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from .replies import flatten, is_finite_number, unflatten
 from .screened import Screened
 
+STATISTICS = ("running_mean", "running_var")
+"""How PyTorch's names of BatchNorm's statistics end."""
+
 
 class GaussianNoise(Screened):
     """Add Gaussian noise to the aggregated model.
@@ -28,7 +31,8 @@ class GaussianNoise(Screened):
     strategy : flwr.serverapp.strategy.Strategy
         The strategy that aggregates.
     stddev : float
-        sigma, the standard deviation of the noise added to every parameter.
+        sigma, the standard deviation of the noise added to every parameter. The running
+        statistics of BatchNorm are none: a variance below zero would make every output NaN.
     seed : int, optional
         Makes the noise repeatable, for experiments. Leave it out in a deployment: noise
         that an attacker can compute protects nothing.
@@ -67,7 +71,11 @@ class GaussianNoise(Screened):
         entropy = None if self.seed is None else [self.seed, server_round]
         noisy = add_noise(flatten(arrays), self.stddev, np.random.default_rng(entropy))
         metrics["noise-stddev"] = float(self.stddev)
-        return unflatten(noisy, arrays)
+        model = unflatten(noisy, arrays)
+        for name, array in arrays.items():
+            if name.endswith(STATISTICS):
+                model[name] = array
+        return model
 
 
 def add_noise(

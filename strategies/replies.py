@@ -70,7 +70,8 @@ def screen(
         The replies of one round, as they arrived.
     sent : ArrayRecord or None
         The model sent to the clients: names, shapes and dtypes must be the same in the
-        reply. Without it the structure that most replies share is taken as right.
+        reply. Without it the structure that most replies share is taken as right. So are,
+        in any case, the metrics that most replies have; in a tie no reply is valid.
     weighted_by_key : str
         Metric that must hold a believable number of examples.
     message_type : str
@@ -100,14 +101,17 @@ def screen(
         else:
             passed.append((reply, signature))
 
-    # Averaging needs equal structure. The one most clients use is right; ties go to the
-    # smaller text, so that arrival order decides nothing.
-    counts = Counter(signature for _, signature in passed)
-    common = min(counts, key=lambda s: (-counts[s], repr(s)), default=())
+    # Averaging needs equal structure. The one most clients use is right; in a tie none is, or
+    # an attacker could choose its words so as to win.
+    ranking = Counter(signature for _, signature in passed).most_common(2)
+    counts = [count for _, count in ranking]
+    tied = len(counts) == 2 and counts[0] == counts[1]
+    valid = []
     for reply, signature in passed:
-        if signature != common:
+        if not tied and signature == ranking[0][0]:
+            valid.append(reply)
+        else:
             invalid[reply.metadata.src_node_id] = "records or metrics unlike most other replies"
-    valid = [reply for reply, signature in passed if signature == common]
     valid.sort(key=_content_key)
     return Screening(tuple(valid), invalid, tuple(missing))
 

@@ -1,4 +1,4 @@
-"""Wrap any Flower strategy so that hostile replies cannot stop or steer a round."""
+"""Wrap any Flower strategy so that invalid replies neither reach nor stop it."""
 
 from collections.abc import Iterable
 from logging import INFO, WARNING
@@ -28,6 +28,10 @@ class Screened(Strategy):
     Flower's own strategies refuse a whole round when one reply differs from the others, and
     weight models by the number of examples that the clients themselves report. Behind this
     wrapper they do neither.
+
+    A valid model may still be far away, and a rule with a memory (``FedAvgM``, ``FedAdam``)
+    keeps it: one immense update can end the learning of ``FedAdam`` for good. Put `NormClipping`
+    around such a rule.
 
     Parameters
     ----------

@@ -122,7 +122,9 @@ def federation(
     grid = Wire(members)
     enrolled = enrol(grid, 2, {"train": (rows, "a"), "test": (6, "b")}, timeout=1)
     model = top(kind, 0.3 if restless else 0.0)
-    active = ActiveParty(model, labels_of(rows), **{"parties": enrolled, "batch_size": 4} | options)
+    active = ActiveParty(
+        model, labels_of(rows), **{"parties": enrolled, "batch_size": 4, "seed": 0} | options
+    )
     active.begin(grid)
     grid.passed.clear()
     return grid, active
@@ -330,7 +332,7 @@ def test_a_backdoor_active_party_trains_poisoned_rows_to_the_target() -> None:
         ),
     ):
         grid = Wire(parties(11))
-        active = build(parties=[Party(1, CLASSES), Party(2, CLASSES)], batch_size=4)
+        active = build(parties=[Party(1, CLASSES), Party(2, CLASSES)], batch_size=4, seed=0)
         active.begin(grid)
         reports = [active.train_epoch(grid, epoch) for epoch in (1, 2)]
         whole.append(active.checkpoint(grid))
@@ -494,3 +496,17 @@ def test_the_config_is_sent_with_the_start() -> None:
     active.begin(grid, epochs_done=3)
     sent = [dict(message.content["config"]) for message, _ in grid.passed]  # type: ignore[arg-type]
     assert sent == [{"clean": True, "step": 12}] * 2
+
+
+def test_noise_cannot_be_computed_unless_a_seed_is_given() -> None:
+    """Two trainings agree in what the parties get exactly if they were given the same seed."""
+
+    def gradients(**options: Any) -> list[bytes]:
+        grid, active = federation(defenses=[GradientNoise(0.1)], batch_size=11, **options)
+        active.train_epoch(grid, 1)
+        batches = [message.content["batch"] for message, _ in grid.passed]
+        return [bytes(batch["gradient"]) for batch in batches if "gradient" in batch]  # type: ignore[arg-type]
+
+    assert gradients(seed=3) == gradients(seed=3)
+    assert gradients(seed=None) != gradients(seed=None)
+    assert gradients(seed=None) != gradients(seed=0)

@@ -26,6 +26,7 @@ from fl_backdoor.roll import Roll
 
 from . import test_experiment as horizontal
 from . import test_vertical_experiment as vertical
+from .test_mnist import write_mnist
 
 ROOT = Path(__file__).parents[1]
 SNIPER = [*horizontal.TINY, *horizontal.TINY_ATTACK, "floor=true"]
@@ -150,7 +151,7 @@ def test_nodes_decide_who_attacks(tmp_path: Path) -> None:
     serve(grid, named)
     assert json.loads((tmp_path / "summary.json").read_text())["attackers"] == [1, 2, 7]
     config = config_of(SNIPER)
-    roll = Roll(grid, config.num_clients, timeout=1)
+    roll = Roll(grid, config.num_clients, "MNIST stand-in", timeout=1)
     assert (roll.partitions, roll.attackers) == ({n: n - 1 for n in range(1, 11)}, (1, 2, 7))
 
     federation = Federation(config)
@@ -241,9 +242,29 @@ def test_a_bad_node_config_names_the_node(
     named = run_config("sniper_goal1", overrides, str(tmp_path))
     grid = grid_of(named, 10, node4=node_config)
     with pytest.raises(UserError) as error:
-        Roll(grid, 10, timeout=1)
+        Roll(grid, 10, "MNIST stand-in", timeout=1)
     assert str(error.value).startswith(f"node 4 cannot take part: {said}")
     assert "\n" not in str(error.value)
+
+
+def test_a_node_with_other_digits_than_the_server_cannot_take_part(tmp_path: Path) -> None:
+    """MNIST here, its stand-in there: the same number would be another image."""
+    overrides = " ".join(SNIPER).replace("dataset.source=bundled", "dataset.source=auto")
+    named = run_config("sniper_goal1", overrides, str(tmp_path))
+    grid = grid_of(named, 10, node4={"data-root": str(write_mnist(tmp_path, sizes=(4000, 20)))})
+    said = "^node 4 cannot take part: its data is MNIST, the server's MNIST stand-in$"
+    with pytest.raises(UserError, match=said):
+        Roll(grid, 10, "MNIST stand-in", timeout=1)
+
+
+@pytest.mark.parametrize("overrides", ["", "attack.gamma=5"])
+def test_of_a_sweep_one_setting_must_be_chosen(overrides: str) -> None:
+    with pytest.raises(
+        UserError, match=r"^experiment=vertical_fig4_mnist: a sweep, .*seed=0, 1, 2$"
+    ):
+        app.compose_config("vertical_fig4_mnist", overrides)
+    config = app.compose_config("vertical_fig4_mnist", "attack.gamma=5 seed=2")
+    assert (config.attack["gamma"], config.seed) == (5, 2)
 
 
 def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:

@@ -50,6 +50,14 @@ def test_seeds_are_averaged_and_twins_left_out(sweep: Path) -> None:
     assert all(map(math.isnan, groups[("attack_success_floor", "mean")]))
 
 
+def test_no_seed_tells_settings_apart(sweep: Path) -> None:
+    for path in sweep.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        wrapped = {"strategy": config["strategy"], "_target_": "strategies.NormClipping"}
+        path.write_text(json.dumps(config | {"strategy": wrapped}))
+    assert list(grouped(collect([sweep])).index.names) == ["attack.poisoned_samples"]
+
+
 def test_numbers_are_sorted_as_numbers(sweep: Path) -> None:
     finished(sweep / "1000", 0, 1000, 0.0)
     assert list(grouped(collect([sweep])).index) == ["300", "500", "1000"]

@@ -15,6 +15,7 @@ from clients import HonestClient
 from fl_backdoor.config import Config, conf_directory, load
 from fl_backdoor.engines import LocalGrid
 from fl_backdoor.errors import UserError
+from fl_backdoor.metrics import detection
 from fl_backdoor.report import Display
 
 TINY = [
@@ -136,10 +137,10 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         kept: list[int] = []
         append = experiment.RunDirectory.append
 
-        def interrupted(self: Any, row: Any, arrays: Any) -> None:
+        def interrupted(self: Any, row: Any, *arrays: Any) -> None:
             if len(kept) == stop_after:
                 raise KeyboardInterrupt
-            append(self, row, arrays)
+            append(self, row, *arrays)
             kept.append(row["round"])
 
         patch.setattr(experiment.RunDirectory, "append", interrupted)
@@ -276,3 +277,60 @@ def test_a_resumed_run_keeps_the_data_it_was_started_with(
     assert isinstance(config, Config)
     assert config.dataset.source == "auto"
     assert experiment.run(config, path, Display(Console(quiet=True))) == summary
+
+
+@pytest.mark.parametrize("rule", ["FedAvgM", "FedAdam", "FedYogi", "FedAdagrad"])
+def test_a_rule_with_a_memory_resumes_to_the_same_bits(
+    rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its momentum or moments are kept; in this one the second of four rounds is the last."""
+    memory = {"FedAvgM": "server_momentum=0.9", "FedAdam": "beta_1=0.9"}
+    setting = [
+        *TINY_ATTACK, "strategy=krum", "floor=false", "num_rounds=4",
+        f"strategy.strategy._target_=flwr.serverapp.strategy.{rule}",
+        "~strategy.strategy.num_malicious_nodes",
+        f"+strategy.strategy.{memory.get(rule, 'eta=0.1')}",
+    ]  # fmt: skip
+    run(tmp_path / "whole", *setting)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.Display, "round", lambda _, row: 1 / (row["round"] - 2))
+        with pytest.raises(ZeroDivisionError):
+            run(tmp_path / "parts", *setting)
+    assert [file.name for file in (tmp_path / "parts").glob("strategy-*")] == [
+        "strategy-2.safetensors"
+    ]
+    run(tmp_path / "parts", *setting, "resume=true")
+    assert untimed(tmp_path / "parts") == untimed(tmp_path / "whole")
+
+
+def test_a_strategy_of_flowers_own_is_repeatable(tmp_path: Path) -> None:
+    """Flower asks the nodes in an order that no seed decides."""
+    own = ["strategy._target_=flwr.serverapp.strategy.FedAvg", "~strategy.weighted"]
+    for name in ("one", "other"):
+        run(tmp_path / name, *TINY_ATTACK, *own, "floor=false", "num_rounds=2")
+    assert untimed(tmp_path / "one") == untimed(tmp_path / "other")
+    models = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "other")]
+    assert models[0] == models[1]
+
+
+def test_a_round_without_a_valid_reply_counts_against_the_defense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All clients send NaN in the first of two rounds; in the other Sniper drops three."""
+    fit = HonestClient.fit
+
+    def diverging(self: HonestClient, server_round: int) -> float:
+        loss = fit(self, server_round)
+        if server_round == 1:
+            next(self.model.parameters()).data.fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(HonestClient, "fit", diverging)
+    overrides = ["floor=false", "num_rounds=2", "attack.num_attackers=3"]
+    summary, _ = run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK, *overrides)
+    first, second = rows(tmp_path)
+    assert (first["dropped"], first["invalid"]) == (None, list(range(10)))
+    left_out = [first["invalid"], second["dropped"]]
+    assert (summary["defense_precision"], summary["defense_recall"]) == detection(
+        left_out, [0, 1, 2]
+    )

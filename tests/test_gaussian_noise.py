@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord
+import torch
+from flwr.app import ArrayRecord, ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
 
 from fl_backdoor.engines import LocalGrid
 from strategies import FedAvg, GaussianNoise, NormClipping, Sniper
@@ -103,3 +105,14 @@ def test_the_deviation_is_validated(value):
     with pytest.raises(ValueError, match="stddev = ") as error:
         GaussianNoise(FedAvg(), value)
     assert repr(value) in str(error.value)
+
+
+def test_the_statistics_of_batch_norm_stay(reply, record):
+    layer = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    layer[1].running_var.zero_()  # of a unit that is never active
+    sent = ArrayRecord(layer.state_dict())
+    arrays, _ = aggregate(GaussianNoise(FedAvg(), 1.0), [reply(sent, node=n) for n in (1, 2)], sent)
+    kept = {name for name in sent if arrays[name] == sent[name]}
+    assert kept == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    layer.load_state_dict(arrays.to_torch_state_dict())
+    assert layer.eval()(torch.ones(1, 3)).isfinite().all()

@@ -1,6 +1,7 @@
 """Tests of `fl_backdoor.vertical.mnist_rows`: who gets which pixels, and where the trigger is."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,18 @@ def test_bad_blocks_are_named(blocks: list[list[int]], message: str) -> None:
 def test_bad_trigger_is_named(pixel: Any) -> None:
     with pytest.raises(UserError, match=r"dataset\.trigger=.*allowed are .* rows 14 to 27"):
         MnistRows(trigger=[pixel]).trigger_columns()
+
+
+def test_a_row_of_mnist_is_none_of_its_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = []
+    for name in ("MNIST", "MNIST stand-in"):
+        mnist_rows._images.cache_clear()
+        monkeypatch.setattr(mnist_rows, "load_mnist", lambda *_, n=name: replace(IMAGES, name=n))
+        rows.append(MnistRows(source="idx", root=name).labels())
+    for split in ("train_rows", "test_rows"):
+        mnist, other = (getattr(labels, split) for labels in rows)
+        assert mnist.count == other.count
+        assert mnist.digest != other.digest
 
 
 def test_config_group_has_the_defaults() -> None:

@@ -376,10 +376,20 @@ def test_majority_decides_the_structure_without_a_model(reply):
     messages = [reply({"w": np.zeros(size)}, node=size) for size in (3, 3, 2)]
     screening = screen(messages, None, "num-examples")
     assert list(screening.invalid) == [2]
-    tied = [
-        screen(order, None, "num-examples").invalid for order in (messages[1:], messages[:0:-1])
-    ]
-    assert tied[0] == tied[1]
+
+
+@pytest.mark.parametrize("extra", ["a", "z"])
+def test_in_a_tie_nobody_is_right(reply, record, extra):
+    """The words that an attacker chooses decide nothing."""
+    sent = record({"w": np.zeros(2)})
+    strategy = FedAvg()
+    strategy.configure_train(1, sent, ConfigRecord(), LocalGrid(None, 2))
+    honest = reply({"w": np.ones(2)}, node=1)
+    hostile = reply({"w": np.full(2, 9.0)}, node=2, metrics={extra: 1.0})
+    for messages in ([honest, hostile], [hostile, honest]):
+        arrays, metrics = strategy.aggregate_train(1, messages)
+        assert arrays is sent
+        assert metrics["invalid-nodes"] == [1, 2]
 
 
 real_arrays = npst.arrays(

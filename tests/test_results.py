@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from fl_backdoor.errors import UserError
-from fl_backdoor.results import RunDirectory
+from fl_backdoor.results import RunDirectory, stored_source
 
 CONFIG = {"seed": 1, "resume": False, "engine": {"kind": "ray"}, "attack": {"pattern": [[1, 2]]}}
 
@@ -295,3 +295,33 @@ def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path, below: str) -> N
     assert str(error.value).startswith(f"hydra.run.dir={file / below}: not writable (")
     assert "\n" not in str(error.value)
     assert file.read_text() == "mine"
+
+
+def test_a_value_that_is_not_finite_is_null_however_deep(path: Path) -> None:
+    row = {"round": 4, "strategy": {"loss": float("nan"), "norms": [1.0, float("inf")]}}
+    resume(path).append(row, model(4))
+    assert resume(path).rows[-1]["strategy"] == {"loss": None, "norms": [1.0, None]}
+
+
+def test_what_the_strategy_remembers_is_of_the_last_round(path: Path) -> None:
+    run = resume(path)
+    assert not run.memory
+    run.append({"round": 4}, model(4), model(40))
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    run.append({"round": 5}, model(5), model(50))
+    assert [file.name for file in path.glob("strategy*")] == ["strategy-5.safetensors"]
+    assert resume(path).memory == model(50)
+    # Killed in round 5 before its model was there, or in round 4 after it was.
+    for name, content in before.items():
+        (path / name).write_bytes(content)
+    run = resume(path)
+    assert (value(run), run.memory) == (4, model(40))
+    run.append({"round": 5}, model(5), model(50))
+    assert [file.name for file in path.glob("strategy*")] == ["strategy-5.safetensors"]
+
+
+def test_a_root_that_is_given_stands(tmp_path: Path) -> None:
+    stored = {"source": "idx", "root": "/old"}
+    (tmp_path / "config.json").write_text(json.dumps({"dataset": stored}))
+    assert stored_source(tmp_path, {"source": "auto", "root": None}) == stored
+    assert stored_source(tmp_path, {"source": "auto", "root": "/new"}) == {}

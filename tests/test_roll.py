@@ -18,12 +18,15 @@ from .conftest import unavailable
 ATTACKER = 1
 """Of the three clients that every federation here begins with."""
 
+DATA = "MNIST"
+
+FIT: dict[str, Any] = {"partition-id": 0, "attacker": False, "data": DATA}
 MISFITS: list[Any] = [
     {},
-    {"attacker": False},
-    {"partition-id": 0},
-    *({"partition-id": p, "attacker": False} for p in (-1, 3, 2**62, 0.0, True, "0", [0], b"0")),
-    *({"partition-id": 0, "attacker": a} for a in (0, "False", [False])),
+    *({name: FIT[name] for name in FIT if name != missing} for missing in FIT),
+    *(FIT | {"partition-id": p} for p in (-1, 3, 2**62, 0.0, True, "0", [0], b"0")),
+    *(FIT | {"attacker": a} for a in (0, "False", [False])),
+    *(FIT | {"data": d} for d in ("MNIST stand-in", "", 0, "\x1b[31m", b"MNIST")),
     "no\nplace \x1b[31m",
 ]
 
@@ -70,12 +73,12 @@ class OpenGrid(LocalGrid):
 
 
 def claim(partition: int) -> dict[str, Any]:
-    return {"partition-id": partition, "attacker": partition == ATTACKER}
+    return {"partition-id": partition, "attacker": partition == ATTACKER, "data": DATA}
 
 
 def begun() -> tuple[OpenGrid, Roll]:
     grid = OpenGrid(claim(2), claim(0), claim(ATTACKER))
-    return grid, Roll(grid, 3, timeout=1)
+    return grid, Roll(grid, 3, DATA, timeout=1)
 
 
 def test_those_who_are_there() -> None:
@@ -147,7 +150,7 @@ def test_who_gives_no_answer_stays_out(answer: Any, caplog: pytest.LogCaptureFix
     assert grid.asked.count(4) == 1
     assert caplog.messages[-1].startswith("node 4 cannot take part: ")
     with pytest.raises(UserError, match=r"^node 1 cannot take part: ") as error:
-        Roll(OpenGrid(answer, claim(1), claim(2)), 3, timeout=1)
+        Roll(OpenGrid(answer, claim(1), claim(2)), 3, DATA, timeout=1)
     for said in (caplog.messages[-1], str(error.value)):
         assert said.isprintable()
 
@@ -155,24 +158,24 @@ def test_who_gives_no_answer_stays_out(answer: Any, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize("partitions", [[0, 0, 1], [0, 1, 2, 2]])
 def test_a_run_begins_with_every_client_once(partitions: list[int]) -> None:
     with pytest.raises(UserError, match=r"^num_clients=3: the nodes that answered hold partitions"):
-        Roll(OpenGrid(*map(claim, partitions)), 3, timeout=60)
+        Roll(OpenGrid(*map(claim, partitions)), 3, DATA, timeout=60)
 
 
 def test_a_run_begins_beside_a_node_that_is_gone_but_not_yet_missed() -> None:
     grid = OpenGrid(claim(0), claim(1), claim(2), claim(0))
     grid.mute = {1}
-    assert Roll(grid, 3, timeout=1).partitions == {2: 1, 3: 2, 4: 0}
+    assert Roll(grid, 3, DATA, timeout=1).partitions == {2: 1, 3: 2, 4: 0}
     grid = OpenGrid(unavailable, claim(1), claim(2), claim(0))
-    assert Roll(grid, 3, timeout=1).partitions == {2: 1, 3: 2, 4: 0}
+    assert Roll(grid, 3, DATA, timeout=1).partitions == {2: 1, 3: 2, 4: 0}
 
 
 def test_a_run_waits_for_its_clients() -> None:
     with pytest.raises(UserError, match=r"^num_clients=3: only 2 nodes connected$"):
-        Roll(OpenGrid(claim(0), claim(1)), 3, timeout=0)
+        Roll(OpenGrid(claim(0), claim(1)), 3, DATA, timeout=0)
     grid = OpenGrid(claim(0), claim(1), claim(2))
     grid.mute = {3}
     with pytest.raises(UserError, match=r"^num_clients=3: .* hold partitions \[0, 1\]$"):
-        Roll(grid, 3, timeout=0)
+        Roll(grid, 3, DATA, timeout=0)
 
 
 CLAIMS = [claim(partition) for partition in range(3)]

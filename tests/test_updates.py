@@ -162,3 +162,9 @@ def test_batch_norm_counters_stay_and_statistics_scale() -> None:
 def test_a_radius_is_positive(max_norm: float) -> None:
     with pytest.raises(ValueError, match=f"max_norm = {max_norm} must be a positive number"):
         norm_projection_mod(max_norm)
+
+
+def test_a_scalar_is_scaled_as_well() -> None:
+    received, trained = (ArrayRecord({"scale": Array(np.array(v, np.float32))}) for v in (1, 2))
+    scaled = scale_update(received, trained, 10.0)["scale"]
+    assert (tuple(scaled.shape), scaled.numpy()) == ((), 11)

@@ -37,12 +37,14 @@ class VerticalRun:
         config = self.federation.config
         rows = self.directory.rows
         self.display.begin("clean twin" if self.clean else config.name, config.num_epochs, rows)
-        if len(rows) < config.num_epochs:
-            active = self.federation.active_party(parties, clean=self.clean)
-            active.begin(grid, self.directory.arrays, epochs_done=len(rows))
-            for epoch in range(len(rows) + 1, config.num_epochs + 1):
-                self._epoch(epoch, grid, active)
-        self.display.end()
+        try:
+            if len(rows) < config.num_epochs:
+                active = self.federation.active_party(parties, clean=self.clean)
+                active.begin(grid, self.directory.arrays, epochs_done=len(rows))
+                for epoch in range(len(rows) + 1, config.num_epochs + 1):
+                    self._epoch(epoch, grid, active)
+        finally:
+            self.display.end()
 
     def _epoch(self, epoch: int, grid: Grid, active: ActiveParty) -> None:
         started = time.perf_counter()
@@ -207,7 +209,6 @@ def run(
                 if run.clean:
                     runs[-1].twin = run.directory.rows
         except ProtocolError as error:
-            display.end()
             raise UserError(str(error)) from error
 
     if not directory.complete:

@@ -118,6 +118,9 @@ def _block(source: str, root: str | None, first: int, last: int) -> Block:
 
 
 def _rows(images: LabelledImages) -> tuple[Rows, Rows]:
-    """Identify the images by their number in the data set's own order."""
-    train, test = len(images.train_labels), len(images.test_labels)
-    return Rows.of(range(train)), Rows.of(range(test))
+    """Identify the images by their data set and their number in its own order."""
+    train, test = (
+        Rows.of(f"{images.name} {number}" for number in range(len(labels)))
+        for labels in (images.train_labels, images.test_labels)
+    )
+    return train, test

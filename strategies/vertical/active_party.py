@@ -5,6 +5,7 @@ learning*, https://arxiv.org/abs/2007.03608, Algorithm 1.
 """
 
 import math
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -71,8 +72,9 @@ class ActiveParty:
     local_steps : int (default: 1)
         SGD steps of the top model for each exchange; those after the first use stale
         activations (FedBCD, Liu et al. 2019).
-    seed : int (default: 0)
-        Decides the batches and every draw of the defenses.
+    seed : int, optional
+        Decides the batches and every draw of the defenses, for experiments. Leave it out in a
+        deployment: a party that knows it can subtract the noise from its gradients.
     timeout : float (default: 3600)
         Seconds to wait for the answers of a round trip.
     config : mapping, optional
@@ -96,7 +98,7 @@ class ActiveParty:
         batch_size: int = 64,
         learning_rate: float = 0.01,
         local_steps: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         timeout: float = 3600.0,
         config: Mapping[str, bool] | None = None,
     ) -> None:
@@ -107,11 +109,11 @@ class ActiveParty:
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.local_steps = local_steps
-        self.seed = seed
+        self.seed = secrets.randbits(63) if seed is None else seed
         self.timeout = timeout
         self.config = dict(config or {})
         self._initial = {name: value.clone() for name, value in top.state_dict().items()}
-        self._seed = _integer(np.random.SeedSequence([seed, 32])) >> 1
+        self._seed = _integer(np.random.SeedSequence([self.seed, 32])) >> 1
         self._parameters: list[Tensor] = [p for p in top.parameters() if p.requires_grad]
 
     @property
