@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .config import CommonConfig, Config, check_groups, conf_directory, load, one_line
+from .config import CommonConfig, Config, check_groups, conf_directory, load, one_line, short
 from .engines import error_reply
 from .errors import UserError
 from .federation import make_client_app
@@ -116,7 +116,7 @@ def run_directory(output: str, name: str) -> Path:
 
     Both are relative to where the process was started, which is where the SuperLink was.
     """
-    new = Path("outputs", name, f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    new = Path("outputs", short(name), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
     return Path(output or new).resolve()
 
 

@@ -1,5 +1,6 @@
 """The configuration: its schema, its checks, and the one error that bad input becomes."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -18,6 +19,21 @@ MAX_SEED = 2**63 - 1
 
 MAX_BATCH = 10**9
 """More rows than any data set: a larger number is a slip, and too large for torch."""
+
+LONGEST = 200
+"""Bytes of a folder's name, of which file systems allow 255."""
+
+
+def short(name: str) -> str:
+    """Return a name that a folder can have: the end of one that is too long becomes a digest."""
+    text = name.encode()
+    if len(text) <= LONGEST:
+        return name
+    digest = hashlib.sha256(text).hexdigest()[:16]
+    return f"{text[: LONGEST - 17].decode(errors='ignore')}-{digest}"
+
+
+OmegaConf.register_new_resolver("short", short, replace=True)
 
 
 @dataclass
@@ -153,9 +169,12 @@ def check_groups(overrides: list[str]) -> None:
         Naming the choices.
     """
     for override in overrides:
-        group, _, choice = override.partition("=")
-        choices = sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
-        if group and choices and choice in ("", "null"):
+        group, sign, choice = override.partition("=")
+        removed = group.startswith("~")
+        folder = conf_directory() / group.lstrip("+~")
+        choices = sorted(path.stem for path in folder.glob("*.yaml"))
+        empty = removed or (bool(sign) and choice in ("", "null"))
+        if choices and empty and folder.parent == conf_directory():
             raise UserError(f"{override}: allowed are {', '.join(choices)}")
 
 
@@ -167,12 +186,12 @@ def load(config: DictConfig) -> CommonConfig:
     UserError
         Naming the first key whose value is missing, of the wrong type or out of range.
     """
+    _check_keys("", config, OmegaConf.get_type(config))
     try:
         loaded = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
     assert isinstance(loaded, CommonConfig)
-    _check_keys("", config, loaded)
     loaded.check()
     return loaded
 
@@ -197,13 +216,15 @@ def restored(schema: type[SomeConfig], text: str, dataset: str) -> SomeConfig:
     return schema(**values)
 
 
-def _check_keys(prefix: str, given: DictConfig, loaded: Any) -> None:
-    known = {f.name for f in fields(loaded)}
-    for key in sorted(map(str, given.keys() - known)):
+def _check_keys(prefix: str, given: DictConfig, schema: Any) -> None:
+    known = {field.name: field.type for field in fields(schema)}
+    for key in sorted(map(str, given.keys() - known.keys())):
         raise UserError(f"{prefix}{key}: unknown key; allowed are {', '.join(sorted(known))}")
-    for key in sorted(known):
-        if is_dataclass(value := getattr(loaded, key)):
-            _check_keys(f"{prefix}{key}.", given[key], value)
+    for key, kind in known.items():
+        if key not in given or OmegaConf.is_missing(given, key):
+            raise UserError(f"{prefix}{key}: not given, and has no default")
+        if is_dataclass(kind):
+            _check_keys(f"{prefix}{key}.", given[key], kind)
 
 
 def check_least(*bounds: tuple[str, float | None, float]) -> None:

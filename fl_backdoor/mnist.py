@@ -145,11 +145,11 @@ def resolve_source(root: str | None = None, source: str = "auto") -> tuple[str, 
     if root is not None:
         if source in ("hub", "bundled"):
             raise UserError(f"dataset.root={root}: allowed is null with dataset.source={source}")
-        return "idx", root
+        return "idx", str(Path(root).absolute())
     data = os.environ.get("FL_BACKDOOR_DATA")
     folder = Path(data, "mnist") if data else None
     if source in ("auto", "idx") and folder and folder.is_dir():
-        return "idx", str(folder)
+        return "idx", str(folder.absolute())
     if source == "idx":
         raise UserError(
             "dataset.source=idx: needs dataset.root, the folder of the four MNIST files, or the "

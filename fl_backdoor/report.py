@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class Display:
     def draw(self, summary: dict[str, Any], directory: RunDirectory) -> None:
         """Draw the figures of a complete run."""
         draw_curves(directory.rows, directory.path / "rounds.png", summary["name"], "round", CURVES)
-        distances = np.load(directory.path / "distances.npy")
+        distances = directory.distances()
         if np.isfinite(distances).any():
             draw_distances(
                 distances,
@@ -274,9 +275,15 @@ def new_axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, whole or not at all; names stand there as they are."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=150)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # from the font: a box stands for it
+        figure.savefig(temporary, dpi=150)
     temporary.replace(path)
 
 

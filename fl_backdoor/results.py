@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -19,8 +20,11 @@ from .errors import UserError
 
 Row = dict[str, Any]
 
+COMMAND = "command.json"
+"""Arguments of the command that began the run, if a command did."""
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
+DISTANCES = "distances.npy"
 MEMORY = "strategy-{}.safetensors"
 """What a strategy remembers after the round of this number."""
 ERROR = "error.txt"
@@ -52,7 +56,8 @@ class RunDirectory:
     Raises
     ------
     UserError
-        If the folder holds another run, or one of another configuration, or cannot be written.
+        If the folder holds another run, or one of another configuration, or cannot be written, or
+        another process is writing there.
     """
 
     def __init__(
@@ -65,6 +70,11 @@ class RunDirectory:
             probe = path / ".writable"
             probe.touch()
             probe.unlink()
+            # Held until the process ends, however it ends.
+            self._lock = FileLock(path / ".lock", thread_local=False, is_singleton=True)
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(f"hydra.run.dir={path}: another process is at work there") from error
         except OSError as error:
             raise UserError(f"hydra.run.dir={path}: not writable ({error.strerror})") from error
         self.rows: list[Row] = []
@@ -74,14 +84,17 @@ class RunDirectory:
         if stored.exists():
             if not resume:
                 raise UserError(
-                    f"hydra.run.dir={path}: holds a run already; resume=true continues it"
+                    f"hydra.run.dir={path}: holds a run already; resume=true, beside what it was "
+                    "started with, continues it"
                 )
             self._check_same(stored, config)
             self._restore()
+            if self.complete:  # what was said of another attempt to run it
+                (path / ERROR).unlink(missing_ok=True)
         elif any((path / name).exists() for name in (METRICS, MODEL, SUMMARY)):
             raise UserError(f"{stored}: missing, though the folder holds results of a run")
         else:
-            _write(stored, json.dumps(dict(config), indent=2).encode())
+            write(stored, json.dumps(dict(config), indent=2).encode())
 
     @property
     def rounds_done(self) -> int:
@@ -115,19 +128,42 @@ class RunDirectory:
         """Keep the pairwise distances of the last round."""
         buffer = io.BytesIO()
         np.save(buffer, distances)
-        _write(self.path / "distances.npy", buffer.getvalue())
+        write(self.path / DISTANCES, buffer.getvalue())
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, which marks the run as complete."""
         (self.path / ERROR).unlink(missing_ok=True)
-        _write(self.path / SUMMARY, json.dumps(dict(summary), indent=2, allow_nan=False).encode())
+        write(self.path / SUMMARY, json.dumps(dict(summary), indent=2, allow_nan=False).encode())
 
     def summary(self) -> dict[str, Any]:
-        """Read the summary of a complete run."""
-        return _read_json(self.path / SUMMARY)
+        """Read the summary of a complete run.
+
+        Raises
+        ------
+        UserError
+            If it is none.
+        """
+        summary = read_json(self.path / SUMMARY)
+        if not {"name", "seed"} <= summary.keys():
+            raise UserError(f"{self.path / SUMMARY}: not the summary of a run")
+        return summary
+
+    def distances(self) -> NDArray[np.float64]:
+        """Read the pairwise distances of the last round.
+
+        Raises
+        ------
+        UserError
+            If they cannot be read.
+        """
+        path = self.path / DISTANCES
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{path}: cannot be read") from error
 
     def _check_same(self, stored: Path, config: Mapping[str, Any]) -> None:
-        before = flatten_config(_read_json(stored))
+        before = flatten_config(read_json(stored))
         now = flatten_config(json.loads(json.dumps(dict(config))))
         for key in sorted(before.keys() | now.keys()):
             if not key.startswith(UNCOMPARED) and before.get(key) != now.get(key):
@@ -154,7 +190,7 @@ class RunDirectory:
             raise UserError(f"{rows}: cannot be read ({error})") from error
         if [row.get(self.unit) for row in self.rows] != list(range(1, done + 1)):
             raise UserError(f"{rows}: {len(self.rows)} rows, but {model} is of {self.unit} {done}")
-        _write(rows, "".join(line + "\n" for line in lines).encode())
+        write(rows, "".join(line + "\n" for line in lines).encode())
 
     def _memory(self, number: int) -> Path:
         return self.path / MEMORY.format(number)
@@ -164,7 +200,7 @@ class RunDirectory:
         tensors = {name: np.asarray(array.numpy(), order="C") for name, array in arrays.items()}
         # One entry of metadata: safetensors writes several in random order, other bytes each time.
         note = json.dumps({self.unit: number, "order": list(tensors)})
-        _write(path, save(tensors, metadata={"fl-backdoor": note}))
+        write(path, save(tensors, metadata={"fl-backdoor": note}))
 
     def _load(self, path: Path) -> tuple[ArrayRecord, int]:
         """Return arrays in their order, and the round or epoch that they are of."""
@@ -186,7 +222,7 @@ def stored_source(path: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
     stored = path / CONFIG
     if dataset.get("source") != "auto" or dataset.get("root") or not stored.exists():
         return {}
-    before = _read_json(stored).get("dataset", {})
+    before = read_json(stored).get("dataset", {})
     return {key: before[key] for key in ("source", "root") if key in before}
 
 
@@ -199,7 +235,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Replace a file by new content, so that readers see the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     with _named(path):
@@ -219,7 +255,14 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of a run directory.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read.
+    """
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, TypeError, ValueError) as error:

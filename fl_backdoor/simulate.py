@@ -1,28 +1,30 @@
 """Run an experiment: ``python -m fl_backdoor.simulate +experiment=sniper_goal1``."""
 
+import json
 import logging
 import os
+import re
+import shlex
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from .compare import show
 from .config import Config, check_groups, conf_directory, load, one_line
 from .errors import UserError
 from .experiment import run
 from .report import Display, Screen, show_warnings
-from .results import CONFIG, ERROR
+from .results import COMMAND, CONFIG, ERROR, write
+from .sweep import Sweep
 from .vertical.config import VerticalConfig
 from .vertical.experiment import run as run_vertical
 from .vertical.report import VerticalDisplay
@@ -39,28 +41,27 @@ def simulate(config: DictConfig) -> None:
     prefix = f"[{settings.job.num}] " if sweep else ""
     try:
         loaded = load(config)
+        _keep_command(path)
         if isinstance(loaded, VerticalConfig):
             run_vertical(loaded, path, VerticalDisplay(console, prefix))
         elif isinstance(loaded, Config):
             run(loaded, path, Display(console, prefix))
-    except (UserError, OSError) as error:
+    except KeyboardInterrupt:  # Hydra forgets its settings on the way out
+        if sweep or not (path / CONFIG).exists():
+            raise
+        raise KeyboardInterrupt(_command("--resume", str(path))) from None
+    except Exception as error:
+        expected = isinstance(error, UserError | OSError)
+        if not expected:  # a fault of the suite: show it whole
+            traceback.print_exc()
         if not sweep:  # raised through Hydra, it would get a second line of Hydra's own
-            _fail(error)
-        # The other runs of the sweep go on; `EndOfSweep` makes the whole of it fail.
+            if expected:
+                _fail(error)
+            raise SystemExit(1) from None
+        # The other runs of the sweep go on; `Sweep` makes the whole of it fail.
         print(f"{prefix}error: {one_line(error)}", file=sys.stderr)
         with suppress(OSError):
             (path / ERROR).write_text(one_line(error) + "\n")
-    except KeyboardInterrupt:  # Hydra forgets its settings on the way out
-        if sweep:
-            how = f"the sweep goes on with hydra.sweep.dir={settings.sweep.dir} resume=true"
-        elif (path / CONFIG).exists():
-            how = f"go on from the last round with --resume {path}"
-        else:
-            how = "no round was done"
-        raise KeyboardInterrupt(f"interrupted; {how}") from None
-    except Exception:  # a fault of the suite: show it whole
-        traceback.print_exc()
-        raise SystemExit(1) from None
 
 
 def main() -> None:
@@ -68,39 +69,51 @@ def main() -> None:
     # Let errors of the configuration come out of Hydra, instead of a page from it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it raises says it all
+    arguments = sys.argv[1:]
     try:
-        sys.argv = [sys.argv[0], *_resumed(sys.argv[1:])]
+        sys.argv[1:] = _resumed(arguments)
         check_groups(sys.argv[1:])
         simulate()
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+    except BrokenPipeError:  # --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(1) from None
+    except (UserError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         _fail(error)
     except KeyboardInterrupt as interrupt:
-        print(interrupt if interrupt.args else "interrupted", file=sys.stderr)
+        how = ""
+        if interrupt.args:
+            how = f"; go on from the last round with {interrupt}"
+        elif Sweep.directory is not None:
+            again = (f"hydra.sweep.dir={_quoted(Sweep.directory)}", "resume=true")
+            how = f"; the sweep goes on with {_command(*arguments, *again)}"
+        print(f"interrupted{how}", file=sys.stderr)
         # Flower's server thread still waits for replies: nothing is left to save.
         sys.stderr.flush()
         os._exit(130)
 
 
-class EndOfSweep(Callback):
-    """Ends a sweep with its comparison, and with an error if a run of it ended early."""
+def _keep_command(path: Path) -> None:
+    """Write what the run is started with beside what will be its results, unless it has begun.
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Compare the runs."""
-        folder = Path(config.hydra.sweep.dir)
-        with suppress(UserError):  # no run has ended: what they said stands above
-            show([folder], Screen())
-        early = sorted(folder.rglob(ERROR))
-        if early:
-            _fail(UserError(f"{len(early)} runs ended early: {' '.join(map(str, early))}"))
+    Hydra would write it anew at every start, also one that is refused.
+    """
+    if (path / CONFIG).exists():
+        return
+    settings = HydraConfig.get()
+    sources = [s.path for s in settings.runtime.config_sources if s.provider == "command-line"]
+    arguments = [part for source in sources for part in ("--config-dir", source)]
+    command = {"directory": str(Path.cwd()), "arguments": [*arguments, *settings.overrides.task]}
+    path.mkdir(parents=True, exist_ok=True)
+    write(path / COMMAND, json.dumps(command, indent=2).encode())
 
 
 def _resumed(arguments: list[str]) -> list[str]:
-    """Replace ``--resume DIR`` by what that run was started with.
+    """Replace ``--resume DIR`` by what that run was started with, where it was started.
 
     Raises
     ------
     UserError
-        If no run has begun in the folder.
+        If no run has begun in the folder, or the other arguments are no keys of experiments.
     """
     arguments = [
         part for a in arguments for part in (a.split("=", 1) if a.startswith("--resume=") else [a])
@@ -110,20 +123,48 @@ def _resumed(arguments: list[str]) -> list[str]:
     place = arguments.index("--resume")
     if place + 1 == len(arguments):
         raise UserError("--resume: give the directory of the run to continue")
-    directory = Path(arguments[place + 1])
-    overrides = directory / ".hydra" / "overrides.yaml"
-    # Hydra does not write at one go: its file is whole if what the run wrote after it is there.
-    if not overrides.is_file() or not (directory / CONFIG).is_file():
-        raise UserError(f"--resume {directory}: no run has begun there; start it without --resume")
-    stored = [str(o) for o in OmegaConf.load(overrides) if not str(o).startswith("resume=")]
+    directory = Path(arguments[place + 1]).absolute()
     rest = arguments[:place] + arguments[place + 2 :]
+    for part in rest:
+        if part.startswith("-") or part.lstrip("+~").startswith("hydra"):
+            raise UserError(f"--resume {directory} {part}: allowed beside it are key=value")
+    command = directory / COMMAND
+    if not (command.is_file() and (directory / CONFIG).is_file()):
+        raise UserError(f"--resume {directory}: {_unresumable(directory)}")
+    try:
+        began = json.loads(command.read_bytes())
+        stored = [str(part) for part in began["arguments"]]
+        with suppress(OSError):  # it is gone
+            os.chdir(began["directory"])  # paths of data may be relative
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{command}: cannot be used ({one_line(error)})") from error
     settings = {
-        "hydra.run.dir": f"'{directory}'",
+        "hydra.run.dir": _quoted(str(directory)),
         "hydra.mode": "RUN",  # an experiment may be a sweep, of which this is one run
-        "hydra.output_subdir": "null",  # a kill while Hydra rewrote its files would lose them
         "resume": "true",
     }
+    stored = [part for part in stored if not part.startswith("resume=")]
     return [*stored, *(f"{key}={value}" for key, value in settings.items()), *rest]
+
+
+def _unresumable(directory: Path) -> str:
+    if (directory / "multirun.yaml").exists():
+        return "a sweep, which goes on with its command, its hydra.sweep.dir and resume=true"
+    if directory.name == "clean_twin" and (directory.parent / CONFIG).exists():
+        return f"the clean twin of a run; --resume {directory.parent} continues both"
+    if (directory / CONFIG).exists():
+        return f"not begun by this command (no {COMMAND})"
+    return "no run has begun there; start it without --resume"
+
+
+def _quoted(text: str) -> str:
+    """Quote a value for Hydra, to which backslashes are text unless a quote follows."""
+    text = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    return f"'{text}'"
+
+
+def _command(*arguments: str) -> str:
+    return f"python -m fl_backdoor.simulate {shlex.join(arguments)}"
 
 
 def _fail(error: BaseException) -> NoReturn:

@@ -69,6 +69,7 @@ def test_a_run_leaves_everything_behind(sniper: tuple[Path, dict[str, Any], str]
     path, summary, screen = sniper
     names = {file.name for file in path.iterdir()}
     assert names == {
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "model.safetensors",

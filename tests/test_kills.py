@@ -156,13 +156,14 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     first = [*SNIPER, f"hydra.run.dir={path}"]
     ended = dying(path / "config.json", 1, signal.SIGINT, *first)
     assert ended.returncode == 130
-    assert ended.stderr == "interrupted; no round was done\n"
+    assert ended.stderr == "interrupted\n"
     refused = simulate("--resume", str(path))
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"error: --resume {path}: no run has begun there")
     ended = dying(path / "metrics.jsonl", 2, signal.SIGINT, *first)
     assert ended.returncode == 130
-    assert ended.stderr == f"interrupted; go on from the last round with --resume {path}\n"
+    again = f"python -m fl_backdoor.simulate --resume {path}"
+    assert ended.stderr == f"interrupted; go on from the last round with {again}\n"
     done = simulate("--resume", str(path))
     assert done.returncode == 0, done.stderr
     assert "(resumed after " in done.stdout
@@ -223,12 +224,12 @@ def test_a_full_or_read_only_disk_is_one_line_and_costs_no_finished_round(
     full.unlink()
     intact(done)
 
-    for folder in (path, path / ".hydra", path / "clean_twin"):
+    for folder in (path, path / "clean_twin"):
         folder.chmod(0o500)
     line = poor(2**40, *again)
     assert "Permission denied" in line
     assert str(path) in line
-    for folder in (path, path / ".hydra", path / "clean_twin"):
+    for folder in (path, path / "clean_twin"):
         folder.chmod(0o700)
     intact(done)
 

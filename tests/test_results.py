@@ -5,6 +5,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,13 +94,14 @@ def test_a_run_goes_on_where_it_ended(path: Path) -> None:
     assert (run.rounds_done, value(run), run.complete) == (3, 3, False)
     run.append({"round": 4}, model(4))
     run.save_distances(np.eye(2))
-    run.finish({"rounds": 4})
+    run.finish({"name": "a", "seed": 0})
     again = resume(path)
     assert (again.rounds_done, value(again), again.complete) == (4, 4, True)
-    assert again.summary() == {"rounds": 4}
+    assert again.summary() == {"name": "a", "seed": 0}
     assert [row["round"] for row in again.rows] == [1, 2, 3, 4]
     np.testing.assert_array_equal(np.load(path / "distances.npy"), np.eye(2))
     assert {file.name for file in path.iterdir()} == {
+        ".lock",
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
@@ -177,8 +180,9 @@ def test_a_run_is_not_overwritten(path: Path) -> None:
     before = {file.name: file.read_bytes() for file in path.iterdir()}
     with pytest.raises(UserError) as error:
         RunDirectory(path, CONFIG, resume=False)
-    assert (
-        str(error.value) == f"hydra.run.dir={path}: holds a run already; resume=true continues it"
+    assert str(error.value) == (
+        f"hydra.run.dir={path}: holds a run already; resume=true, beside what it was started with, "
+        "continues it"
     )
     (path / "config.json").unlink()
     del before["config.json"]
@@ -325,3 +329,36 @@ def test_a_root_that_is_given_stands(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"dataset": stored}))
     assert stored_source(tmp_path, {"source": "auto", "root": None}) == stored
     assert stored_source(tmp_path, {"source": "auto", "root": "/new"}) == {}
+
+
+def test_two_processes_do_not_write_into_one_run(path: Path) -> None:
+    """The other one is refused as long as this one is there, and does no harm."""
+    other = (
+        f"from tests.test_results import resume; from pathlib import Path; resume(Path('{path}'))"
+    )
+    run = resume(path)
+    command = [sys.executable, "-c", other]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.stderr.endswith(
+        f"UserError: hydra.run.dir={path}: another process is at work there\n"
+    )
+    run.append({"round": 4}, model(4))
+    del run
+    subprocess.run(command, check=True)
+    assert resume(path).rounds_done == 4
+
+
+def test_what_went_wrong_in_between_is_forgotten_once_the_run_is_complete(path: Path) -> None:
+    (path / "error.txt").write_text("refused\n")
+    resume(path).finish({"name": "a", "seed": 0})
+    assert not (path / "error.txt").exists()
+    (path / "error.txt").write_text("refused\n")
+    assert resume(path).complete
+    assert not (path / "error.txt").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY\x01\x00v\x00{}"])
+def test_spoilt_distances_are_named(path: Path, content: bytes) -> None:
+    (path / "distances.npy").write_bytes(content)
+    with pytest.raises(UserError, match=r"distances\.npy: cannot be read$"):
+        resume(path).distances()

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from fl_backdoor.vertical.attacks import NoAttack
+
 from . import test_vertical_experiment as vertical
 from .test_experiment import TINY, TINY_ATTACK, run
+
+
+class Unexpected(NoAttack):
+    """A fault of the suite."""
+
+    def describe(self, party: int) -> str:
+        return str(1 // 0)
+
 
 COMMAND = [sys.executable, "-m", "fl_backdoor.simulate"]
 SNIPER = ["+experiment=sniper_goal1", *TINY, *TINY_ATTACK, "floor=false"]
@@ -30,6 +40,7 @@ def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["--resume", "/nowhere"], "/nowhere"),
         pytest.param(["--resume=/nowhere"], "/nowhere", marks=pytest.mark.slow),
         (["attack=null"], "label_flipping"),
+        pytest.param(["=1"], "", marks=pytest.mark.slow),
         pytest.param(["model._target_=foo.Bar"], "foo", marks=pytest.mark.slow),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
@@ -107,3 +118,58 @@ def test_a_sweep_goes_on_when_a_run_of_it_fails(tmp_path: Path) -> None:
     summary.unlink()
     assert simulate("--resume", str(summary.parent)).returncode == 0  # this run alone
     assert json.loads(summary.read_text()).keys() == before.keys()
+
+
+@pytest.mark.slow
+def test_a_refused_command_costs_no_resumption(tmp_path: Path) -> None:
+    """Neither of another run nor of this one, wherever the resuming process stands."""
+    (tmp_path / "b").mkdir()
+    for file, column in (("a.csv", "f,y"), ("b/b.csv", "g")):
+        lines = [f"{n},{n % 3}" + (f",{n % 2}" if file == "a.csv" else "") for n in range(40)]
+        (tmp_path / file).write_text("\n".join([f"id,{column}", *lines]))
+    command = [
+        "protocol=vertical", "dataset=csv_parties", "dataset.files=[a.csv,b/b.csv]",
+        "dataset.trigger=[g]", "attack.target=1", "dataset.poisoned_train=3",
+        "dataset.poisoned_test=2", "num_epochs=2", "hydra.run.dir='it\\'s, = one'",
+    ]  # fmt: skip
+
+    def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=folder
+        )
+
+    done = start(tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "it's, = one"
+    for file in ("summary.json", "model.safetensors"):
+        (run / file).unlink()
+    for other in (["seed=5"], ["seed=5", "resume=true"]):
+        refused = start(tmp_path, *command, *other)
+        assert refused.returncode == 2
+        assert len(refused.stderr.splitlines()) == 1
+    for beside in ("hydra.run.dir=x", "-m"):
+        refused = start(tmp_path, "--resume", "it's, = one", beside)
+        assert refused.stderr == (
+            f"error: --resume {run} {beside}: allowed beside it are key=value\n"
+        )
+    done = start(tmp_path / "b", "--resume", "../it's, = one")
+    assert done.returncode == 0, done.stderr
+    assert (run / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_survives_faults_long_names_and_another_start(tmp_path: Path) -> None:
+    """One run has a class that fails in a way nobody expects."""
+    target = "attack._target_=tests.test_simulate.Unexpected,fl_backdoor.vertical.attacks.NoAttack"
+    sweep = [
+        "-m", *vertical.TINY, "num_epochs=1", "name=" + 30 * "long name ", target,
+        "attack=none", f"hydra.sweep.dir={tmp_path}",
+    ]  # fmt: skip
+    done = simulate(*sweep)
+    assert done.returncode == 2
+    assert "ZeroDivisionError" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: 1 run ended early: ")
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
+    again = simulate(*sweep)
+    assert again.returncode == 2
+    assert "holds a run already" in again.stderr

@@ -239,7 +239,7 @@ def test_natural_triggers_are_measured_and_the_floor_is_the_twins(
 
 def test_a_run_leaves_everything_behind(everything: tuple[Path, dict[str, Any], str]) -> None:
     path, summary, screen = everything
-    files = {"config.json", "metrics.jsonl", "model.safetensors", "summary.json"}
+    files = {".lock", "config.json", "metrics.jsonl", "model.safetensors", "summary.json"}
     figures = {"epochs.png", "scores.png"}
     assert {file.name for file in path.iterdir()} == files | figures | {"clean_twin"}
     assert {file.name for file in (path / "clean_twin").iterdir()} == files

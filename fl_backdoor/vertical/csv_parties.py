@@ -87,6 +87,14 @@ class CsvParties(VerticalData):
                 f"dataset.test_fraction={self.test_fraction}: allowed is between 0 and 1"
             )
 
+    def settle(self) -> dict[str, Any]:
+        """Name the files wherever the run is resumed from."""
+        named = {
+            key: getattr(self, key)
+            for key in ("files", "test_files", "labels_file", "test_labels_file")
+        }
+        return {key: _absolute(value) for key, value in named.items()}
+
     @property
     def num_parties(self) -> int:
         """Passive parties, one for each file."""
@@ -171,6 +179,12 @@ class _Files:
             [ids[row] for row in test],
             values[test],
         )
+
+
+def _absolute(files: str | list[str] | None) -> str | list[str] | None:
+    if isinstance(files, list):
+        return [str(Path(file).absolute()) for file in files]
+    return files and str(Path(files).absolute())
 
 
 @lru_cache(maxsize=16)

@@ -95,11 +95,11 @@ class NusWide(VerticalData):
 
     def _resolved(self) -> tuple[str, str | None]:
         if self.root is not None:
-            return "files", self.root
+            return "files", str(Path(self.root).absolute())
         data = os.environ.get("FL_BACKDOOR_DATA")
         folder = Path(data, "nuswide") if data else None
         if self.source != "synthetic" and folder and (folder / "Groundtruth").is_dir():
-            return "files", str(folder)
+            return "files", str(folder.absolute())
         if self.source == "files":
             raise UserError(
                 "dataset.source=files: needs dataset.root, the folder of the official NUS-WIDE "
