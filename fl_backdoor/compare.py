@@ -9,17 +9,26 @@ Liu, Yi, Chen 2020). A sweep ends with this comparison.
 import argparse
 import json
 import math
+import os
+import re
 import sys
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from textwrap import fill
+from typing import Any, NoReturn
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from strategies.replies import line as short_line
+
+from .config import one_line
 from .errors import UserError
-from .report import Screen, new_axes, save_figure
-from .results import CONFIG, ERROR, METRICS, SUMMARY, flatten_config
+from .report import WIDE, Screen, counted, new_axes, save_figure
+from .results import CONFIG, ERROR, METRICS, SUMMARY, Row, flatten_config
 
 MEASURES = {
     "main_accuracy": "main accuracy",
@@ -30,11 +39,21 @@ MEASURES = {
     "defense_recall": "recall",
 }
 
+DRAWN = ("main_accuracy", "backdoor_accuracy", "attack_success_rate")
+"""Measures that are drawn over epochs."""
+
 NOTHING = "-"
 
 POISONED = "attack.poisoned_samples"
 
+PROTOCOL = "protocol"
+"""Column: horizontal or vertical."""
+
+TWIN = "clean_twin"
+"""Folder of a run's clean twin, and column: whether the run is one, its own folder given."""
+
 SWEPT = (
+    PROTOCOL,
     "strategy._target_",
     "attack.num_attackers",
     POISONED,
@@ -56,55 +75,71 @@ EARLY = "ended early"
 """Column: 1 for a run that an error ended before its last round or epoch."""
 
 
-def collect(folders: list[Path]) -> pd.DataFrame:
-    """Read the configuration and summary of every ended run below some folders.
+def find(folders: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the runs in and below some folders: those that have ended, and the others.
 
-    Returns
-    -------
-    DataFrame
-        One row a run, without measures if an error ended it; clean twins are part of their run,
-        not runs of their own.
+    Clean twins are part of their run, not runs of their own, unless their own folder is given.
 
     Raises
     ------
     UserError
-        If there is no ended run, or one cannot be read.
+        If a folder cannot be read, or there is no ended run in or below it.
     """
-    rows: list[dict[str, Any]] = []
+    ended: list[Path] = []
+    unfinished: dict[Path, Path] = {}
     for folder in folders:
-        for path in sorted(folder.rglob(CONFIG)):
-            finished, failed = (path.with_name(name).exists() for name in (SUMMARY, ERROR))
-            if path.parent.name == "clean_twin" or not (finished or failed):
-                continue
-            try:
-                config = json.loads(path.read_text())
-                measures: dict[str, Any] = dict.fromkeys(MEASURES)
-                if finished:
-                    summary = json.loads(path.with_name(SUMMARY).read_text())
-                    measures |= {key: summary.get(key) for key in MEASURES}
-                    measures["main_accuracy"] = summary["main_accuracy"]  # every run has it
-            except (OSError, ValueError, KeyError) as error:
-                raise UserError(f"{path.parent}: not a whole run ({error!r})") from error
-            flat: dict[str, Any] = {
-                key: _short(key, value) for key, value in flatten_config(config).items()
-            }
-            flat[EARLY] = int(not finished)
-            if "num_epochs" in config:
-                flat[EPOCHS] = str(path.with_name(METRICS))
-            rows.append(flat | measures)
-    if not rows:
-        raise UserError(f"{' '.join(map(str, folders))}: no finished run ({SUMMARY}) below")
+        try:
+            found = list(_runs(folder))
+        except OSError as error:
+            raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        own = [path for path, has_ended in found if has_ended]
+        others = {path.resolve(): path for path, has_ended in found if not has_ended}
+        if not own:
+            begun = f", {len(others)} unfinished" if others else ""
+            raise UserError(f"{folder}: no ended run ({SUMMARY} or {ERROR}) below{begun}")
+        ended += own
+        unfinished |= others
+    return ended, list(unfinished.values())
+
+
+def collect(paths: list[Path]) -> pd.DataFrame:
+    """Read the configuration and summary of ended runs.
+
+    Returns
+    -------
+    DataFrame
+        One row a run, without measures if an error ended it.
+
+    Raises
+    ------
+    UserError
+        If a run cannot be read.
+    """
+    rows: list[Row] = []
+    for path in paths:
+        config = _mapping(path / CONFIG)
+        for key in ("name", "seed"):
+            if key not in config:
+                raise _broken(path / CONFIG, f"no {key}")
+        finished, vertical = (path / SUMMARY).exists(), "num_epochs" in config
+        row: Row = {key: _short(key, value) for key, value in flatten_config(config).items()}
+        row[PROTOCOL] = "vertical" if vertical else "horizontal"
+        row[TWIN] = str(path.resolve().name == TWIN)
+        row[EARLY] = int(not finished)
+        row[EPOCHS] = path / METRICS if vertical else None
+        rows.append(row | (_measures(path / SUMMARY) if finished else dict.fromkeys(MEASURES)))
     return pd.DataFrame(rows)
+
+
+def distinct(runs: pd.DataFrame) -> pd.DataFrame:
+    """Keep the first run of each setting and seed: one that is finished, if there is any."""
+    finished_first = runs.sort_values(EARLY, kind="stable")
+    return finished_first.drop_duplicates(_settings(runs)).sort_index()
 
 
 def varying(runs: pd.DataFrame) -> list[str]:
     """Return the fewest configuration keys that tell the settings apart, the seed left out."""
-    unsaid = {"seed", "name", "floor", "resume", EPOCHS, EARLY, *MEASURES}
-    keys = [
-        key
-        for key in runs.columns
-        if key not in unsaid and not key.startswith("engine.") and not key.endswith(".seed")
-    ]
+    keys = [key for key in _settings(runs) if key != "seed" and not key.endswith(".seed")]
     keys = [key for key in keys if runs[key].fillna("").nunique() > 1]
     # What follows from another key, such as a threshold from the defense, says nothing new.
     # The keys that sweeps are made of are kept rather than others.
@@ -112,7 +147,8 @@ def varying(runs: pd.DataFrame) -> list[str]:
     settings = len(runs[keys].fillna("").drop_duplicates()) if keys else 1
     for key in reversed(keys.copy()):
         rest = [other for other in keys if other != key]
-        if rest and len(runs[rest].fillna("").drop_duplicates()) == settings:
+        told = rest and len(runs[rest].fillna("").drop_duplicates()) == settings
+        if told and key != PROTOCOL:
             keys = rest
     return keys or ["name"]
 
@@ -129,44 +165,72 @@ def grouped(runs: pd.DataFrame) -> pd.DataFrame:
     return result.iloc[sorted(range(len(result)), key=lambda i: _numerically(result.index[i]))]
 
 
-def table(groups: pd.DataFrame) -> Table:
-    """Write the comparison as a table for the terminal."""
-    partial = bool(groups[(EARLY, "")].any())
-    out = Table(caption=f"of: the others {EARLY}" if partial else None, caption_justify="left")
-    for key in groups.index.names:
-        out.add_column(_name(str(key)), overflow="fold")
-    out.add_column("seeds", justify="right")
+def tables(groups: pd.DataFrame, console: Console) -> list[Table]:
+    """Write the comparison as one table, or in parts that a narrow console has place for."""
     measures = [key for key in MEASURES if groups[(key, "mean")].notna().any()]
+    whole = table(groups, measures)
+    if _fits(whole, console):
+        return [whole]
+    parts: list[list[str]] = [[]]
+    for measure in measures:
+        longer = [*parts[-1], measure]
+        if parts[-1] and not _fits(table(groups, longer, narrow=True), console):
+            parts.append([measure])
+        else:
+            parts[-1] = longer
+    return [table(groups, part, narrow=True) for part in parts]
+
+
+def table(groups: pd.DataFrame, measures: list[str], *, narrow: bool = False) -> Table:
+    """Write some measures of the comparison as a table.
+
+    With ``narrow`` words stand below each other, and the spread below its mean.
+    """
+    some_early = bool(groups[(EARLY, "")].any())
+    out = Table(
+        caption=f"of: the others {EARLY}" if some_early else None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD if narrow else box.HEAVY_HEAD,
+        show_edge=not narrow,
+        padding=0 if narrow else (0, 1),
+    )
+    stacked = _stacked if narrow else str
+    for key in groups.index.names:
+        out.add_column(stacked(_name(str(key))), overflow="fold")
+    out.add_column("seeds", justify="right", overflow="fold")
+    gap = "\n" if narrow else " "
     for key in measures:
-        out.add_column(f"{MEASURES[key]} %", justify="right", no_wrap=True)
+        title = f"{MEASURES[key]} %".replace(" ", gap)
+        out.add_column(title, justify="right", overflow="fold")
     for index, row in groups.iterrows():
         keys = index if isinstance(index, tuple) else (index,)
         done, early = (int(row[(count, "")]) for count in ("seeds", EARLY))
         cells = [f"{done} of {done + early}" if early else str(done)]
-        cells += [_spread(row[(key, "mean")], row[(key, "std")]) for key in measures]
-        out.add_row(*map(str, keys), *cells)
+        cells += [_spread(row[(key, "mean")], row[(key, "std")], gap) for key in measures]
+        out.add_row(*(stacked(str(value)) for value in keys), *cells)
     return out
 
 
 def draw_poisoned(groups: pd.DataFrame, path: Path) -> None:
     """Draw the attack success rate over the number of poisoned samples, one line a setting."""
-    figure, axes = new_axes(6.4, 4.0)
+    figure, axes = new_axes(8.4, 4.0)
     frame = groups["attack_success_rate"].reset_index()
     frame = frame[frame[POISONED] != NOTHING]  # attacks without poisoned samples
-    frame[POISONED] = frame[POISONED].astype(int)
+    try:
+        frame = frame.assign(**{POISONED: frame[POISONED].astype(int)})
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{path}: {POISONED} is no whole number ({short_line(error)})") from error
     others = [str(key) for key in groups.index.names if key != POISONED]
-    lines = frame.groupby(others) if others else [("all", frame)]
-    for name, line in lines:
-        line = line.sort_values(POISONED)
-        label = ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
-        spread = 100 * line["std"].fillna(0)
-        axes.errorbar(
-            line[POISONED], 100 * line["mean"], spread, marker="o", capsize=3, label=label
-        )
+    lines = []
+    for name, points in frame.groupby(others) if others else [(("all",), frame)]:
+        points = points.sort_values(POISONED)
+        spread = 100 * points["std"].fillna(0)
+        line = axes.errorbar(points[POISONED], 100 * points["mean"], spread, marker="o", capsize=3)
+        lines.append((_label(name), line))
     axes.set(xlabel="poisoned samples S", ylabel="attack success rate (%)")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, title=", ".join(others) or None)
-    save_figure(figure, path)
+    _add_legend(figure, lines, _label(others))
+    _save(figure, path)
 
 
 def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
@@ -174,38 +238,31 @@ def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
     keys = varying(runs)
     settings = runs[keys].fillna(NOTHING).drop_duplicates()
     order = sorted(range(len(settings)), key=lambda i: _numerically(tuple(settings.iloc[i])))
-    drawn = ("main_accuracy", "backdoor_accuracy", "attack_success_rate")
-    titles = {key: MEASURES[key] for key in drawn}
-    figure, panels = new_axes(4.2 * len(titles), 3.8, columns=len(titles))
+    figure, panels = new_axes(4.2 * len(DRAWN), 3.8, columns=len(DRAWN))
+    lines = []
     for number in order:
         setting = settings.iloc[number]
         own = runs[(runs[keys].fillna(NOTHING) == setting).all(axis=1)]
         rows = [
-            json.loads(line)
-            for file in own[EPOCHS]
-            if Path(file).exists()
-            for line in Path(file).read_text().splitlines()
+            row
+            for file, early in zip(own[EPOCHS], own[EARLY], strict=True)
+            if not early or file.exists()  # there may be none before the first epoch
+            for row in _epochs(file)
         ]
-        if not rows:  # ended before the first epoch
+        if not rows:
             continue
-        epochs = pd.DataFrame(rows).groupby("epoch")[list(titles)]
+        epochs = pd.DataFrame(rows).groupby("epoch")
         mean, low, high = 100 * epochs.mean(), 100 * epochs.min(), 100 * epochs.max()
-        for axes, key in zip(panels, titles, strict=True):
-            label = ", ".join(map(str, setting))
-            (line,) = axes.plot(mean.index, mean[key], ".-", markersize=4, label=label)
+        for axes, key in zip(panels, DRAWN, strict=True):
+            (line,) = axes.plot(mean.index, mean[key], ".-", markersize=4)
             color = line.get_color()
             axes.fill_between(mean.index, low[key], high[key], color=color, alpha=0.12, lw=0)
-    for axes, title in zip(panels, titles.values(), strict=True):
-        axes.set(xlabel="epoch", ylabel="%", ylim=(-3, 103), title=title)
+        lines.append((_label(tuple(setting)), line))
+    for axes, key in zip(panels, DRAWN, strict=True):
+        axes.set(xlabel="epoch", ylabel="%", ylim=(-3, 103), title=MEASURES[key])
         axes.grid(alpha=0.3)
-    names = ", ".join(map(_name, keys))
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside right center",
-        fontsize=8,
-        title=f"{names}\n(band: range of seeds)",
-    )
-    save_figure(figure, path)
+    _add_legend(figure, lines, f"{_label(map(_name, keys))}\n(band: range of seeds)")
+    _save(figure, path)
 
 
 def show(folders: list[Path], console: Console) -> None:
@@ -214,31 +271,169 @@ def show(folders: list[Path], console: Console) -> None:
     Raises
     ------
     UserError
-        If there is no ended run, or one cannot be read.
+        If a folder has no ended run, a run cannot be read, or a figure cannot be made of it; a
+        figure is made after everything else has been printed.
     """
-    runs = collect(folders)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    ended, unfinished = find(folders)
+    every = collect(ended)
+    runs = distinct(every)
     groups = grouped(runs)
-    console.print(table(groups))
-    figures = []
+    for part in tables(groups, console):
+        console.print(part)
+    again = len(every) - len(runs)
+    if again:
+        say(f"{counted(again, 'run')} left out: of the same setting and seed as another")
+    if unfinished:
+        are = "run is" if len(unfinished) == 1 else "runs are"
+        say(f"{len(unfinished)} {are} unfinished: {' '.join(map(str, unfinished))}")
     if POISONED in groups.index.names:
-        figures.append(folders[0] / "attack_success.png")
-        draw_poisoned(groups, figures[-1])
-    if EPOCHS in runs and runs[EPOCHS].notna().all():
-        figures.append(folders[0] / "epochs.png")
-        draw_epochs(runs, figures[-1])
-    for figure in figures:
-        console.print(f"Figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+        figure = folders[0] / "attack_success.png"
+        draw_poisoned(groups, figure)
+        say(f"Figure: {figure}")
+    if runs[EPOCHS].notna().all():
+        figure = folders[0] / "epochs.png"
+        draw_epochs(runs, figure)
+        say(f"Figure: {figure}")
 
 
 def main() -> None:
-    """Compare from the command line."""
+    """Compare from the command line; bad input is one line on stderr and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m fl_backdoor.compare", description=__doc__)
-    parser.add_argument("folders", nargs="+", type=Path, help="run or sweep directories")
+    parser.add_argument("folders", nargs="+", help="run or sweep directories")
+    folders = parser.parse_args().folders
+    console = Screen()
     try:
-        show(parser.parse_args().folders, Screen())
+        if "" in folders:  # as a path it would be the working directory
+            raise UserError("'': not the name of a run or sweep directory")
+        show([Path(folder) for folder in folders], console)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+        _fail(error)
+    except OSError as error:  # of standard output, which would be flushed again at exit
+        console.on_broken_pipe()
+        _fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+def _runs(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Yield the runs in and below a folder, and whether they ended; links are followed once."""
+    seen: set[Path] = set()
+    for name, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        path = Path(name)
+        place = path.resolve()
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        if CONFIG in files:
+            yield path, SUMMARY in files or ERROR in files
+            folders[:] = [below for below in folders if below != TWIN]
+        folders.sort()
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """Read the JSON object that a file of a run holds."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _broken(path, getattr(error, "strerror", None) or error) from error
+    if not isinstance(content, dict):
+        raise _broken(path, "no mapping")
+    return content
+
+
+def _measures(path: Path) -> dict[str, float | None]:
+    """Read the measures of a summary; all but the accuracy may be missing."""
+    summary = _mapping(path)
+    if summary.get("main_accuracy") is None:
+        raise _broken(path, "no main_accuracy")
+    measures = {key: summary.get(key) for key in MEASURES}
+    for key, value in measures.items():
+        if not _is_rate(value):
+            raise _broken(path, f"{key} is {value!r:.40}, not from 0 to 1")
+    return measures
+
+
+def _epochs(path: Path) -> list[Row]:
+    """Read the drawn measures of each epoch; a last line that is half-written is left out."""
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    rows: list[Row] = []
+    for number, text in enumerate(lines, start=1):
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError):
+            if number == len(lines):
+                break
+            row = None
+        if not (isinstance(row, dict) and row.get("epoch") == number and row.keys() >= {*DRAWN}):
+            raise UserError(f"{path}: line {number} is not the row of epoch {number}")
+        for key in DRAWN:
+            if not _is_rate(row[key]):
+                raise UserError(f"{path}: {key} of epoch {number} is not from 0 to 1")
+        rates = {key: math.nan if row[key] is None else float(row[key]) for key in DRAWN}
+        rows.append({"epoch": number} | rates)
+    return rows
+
+
+def _is_rate(value: object) -> bool:
+    """Tell a fraction, or None where it does not apply, from anything else."""
+    if value is None:
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _broken(path: Path, reason: object) -> UserError:
+    return UserError(f"{path.parent}: not a whole run ({path.name}: {short_line(reason)})")
+
+
+def _settings(runs: pd.DataFrame) -> list[str]:
+    """Return the columns that the result of a run follows from."""
+    unsaid = {"name", "floor", "resume", EPOCHS, EARLY, *MEASURES}
+    return [key for key in runs.columns if key not in unsaid and not key.startswith("engine.")]
+
+
+def _fits(out: Table, console: Console) -> bool:
+    options = console.options.update(width=WIDE)
+    return console.measure(out, options=options).maximum <= console.width
+
+
+def _label(values: Iterable[Any]) -> str:
+    """Name a setting in characters and lines that a figure can hold."""
+    return fill(short_line(", ".join(map(str, values))), 40)
+
+
+def _add_legend(figure: Any, lines: list[tuple[str, Any]], title: str) -> None:
+    """Name all lines beside the axes, in a figure that is high enough for it."""
+    labels, handles = [label for label, _ in lines], [handle for _, handle in lines]
+    # Given at once, matplotlib would leave out the labels that begin with an underscore.
+    legend = figure.legend(
+        handles, ["-"] * len(lines), loc="outside right center", fontsize=8, title=title or None
+    )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)
+    rows = "\n".join([title, *labels]).count("\n") + 1
+    figure.set_figheight(max(figure.get_figheight(), 0.2 * rows + 0.5))
+
+
+def _save(figure: Any, path: Path) -> None:
+    try:
+        save_figure(figure, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _numerically(index: Any) -> list[tuple[float, str]]:
@@ -256,13 +451,20 @@ def _name(key: str) -> str:
 
 
 def _short(key: str, value: Any) -> str:
-    return str(value).rpartition(".")[2] if key.endswith("_target_") else str(value)
+    """Write a value, of a class its name, in characters that a data frame can hold."""
+    text = str(value).encode(errors="backslashreplace").decode()
+    return text.rpartition(".")[2] if key.endswith("_target_") else text
 
 
-def _spread(mean: float, std: float) -> str:
+def _stacked(words: str) -> str:
+    """Break a name after its underscores and before its capitals."""
+    return re.sub(r"(?<=_)(?=.)|(?<=[a-z])(?=[A-Z])", "\n", words)
+
+
+def _spread(mean: float, std: float, gap: str) -> str:
     if pd.isna(mean):
         return "-"
-    return f"{100 * mean:.2f}" + ("" if pd.isna(std) else f" ± {100 * std:.2f}")
+    return f"{100 * mean:.2f}" + ("" if pd.isna(std) else f"{gap}± {100 * std:.2f}")
 
 
 if __name__ == "__main__":

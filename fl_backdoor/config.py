@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from .errors import UserError
 
@@ -301,6 +301,9 @@ def one_line(error: BaseException) -> str:
     """Return the innermost cause of an error as one line of text."""
     while isinstance(error, HydraException) and error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, ConfigKeyError) and is_dataclass(error.object_type):
+        allowed = ", ".join(sorted(field.name for field in fields(error.object_type)))
+        return f"{error.full_key}: unknown key; allowed are {allowed}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     noise = ("object_type=", "full_key:", "reference_type=", "Set the environment variable")
     lines = [line for line in lines if not line.startswith(noise)]

@@ -39,12 +39,8 @@ class Screen(Console):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         super().__init__(markup=False, emoji=False)
-
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print as `rich.console.Console` does."""
         if not self.is_terminal:
-            options.setdefault("width", WIDE)
-        super().print(*objects, **options)
+            self.width = WIDE
 
     def on_broken_pipe(self) -> None:
         """Say nothing from now on."""

@@ -33,7 +33,8 @@ class Sweep(Callback):
         """Compare the runs."""
         folder = Path(config.hydra.sweep.dir)
         failed = False
-        if any(path.with_name(SUMMARY).exists() for path in folder.rglob(CONFIG)):
+        ends = (path.with_name(end) for path in folder.rglob(CONFIG) for end in (SUMMARY, ERROR))
+        if any(end.exists() for end in ends):
             try:
                 show([folder], Screen())
             except (UserError, OSError) as error:

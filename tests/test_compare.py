@@ -2,13 +2,20 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
-from fl_backdoor.compare import EARLY, collect, grouped, main, show, table
+from fl_backdoor import compare
+from fl_backdoor.compare import EARLY, collect, distinct, find, grouped, main, show, varying
 from fl_backdoor.errors import UserError
 
 
@@ -32,6 +39,24 @@ def finished(path: Path, seed: int, samples: int, success: float, strategy: str 
     (path / "summary.json").write_text(json.dumps(summary))
 
 
+def read(*folders: Path) -> pd.DataFrame:
+    ended, _ = find(list(folders))
+    return distinct(collect(ended))
+
+
+def shown(*folders: Path, width: int = 160) -> str:
+    console = Console(width=width, force_terminal=True, markup=False, color_system=None)
+    with console.capture() as captured:
+        show(list(folders), console)
+    return captured.get()
+
+
+def change(path: Path, **config: object) -> None:
+    """Set keys of a run's configuration."""
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     for seed, success in enumerate([0.1, 0.2, 0.3]):
@@ -42,7 +67,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def test_seeds_are_averaged_and_twins_left_out(sweep: Path) -> None:
-    groups = grouped(collect([sweep]))
+    groups = grouped(read(sweep))
     assert list(groups.index.names) == ["attack.poisoned_samples"]
     assert groups[("seeds", "")].tolist() == [3, 3]
     assert groups[("attack_success_rate", "mean")].tolist() == pytest.approx([0.2, 0.4])
@@ -55,12 +80,12 @@ def test_no_seed_tells_settings_apart(sweep: Path) -> None:
         config = json.loads(path.read_text())
         wrapped = {"strategy": config["strategy"], "_target_": "strategies.NormClipping"}
         path.write_text(json.dumps(config | {"strategy": wrapped}))
-    assert list(grouped(collect([sweep])).index.names) == ["attack.poisoned_samples"]
+    assert list(grouped(read(sweep)).index.names) == ["attack.poisoned_samples"]
 
 
 def test_numbers_are_sorted_as_numbers(sweep: Path) -> None:
     finished(sweep / "1000", 0, 1000, 0.0)
-    assert list(grouped(collect([sweep])).index) == ["300", "500", "1000"]
+    assert list(grouped(read(sweep)).index) == ["300", "500", "1000"]
 
 
 def test_runs_without_poisoned_samples_stay_out_of_the_figure(
@@ -78,21 +103,18 @@ def test_runs_without_poisoned_samples_stay_out_of_the_figure(
 def test_a_damaged_run_is_one_line(sweep: Path) -> None:
     (sweep / "300-0" / "summary.json").write_text("{")
     with pytest.raises(UserError, match="300-0: not a whole run"):
-        collect([sweep])
+        read(sweep)
 
 
 def test_every_setting_that_differs_is_a_column(sweep: Path) -> None:
     finished(sweep / "other", 0, 300, 0.0, strategy="T")
-    groups = grouped(collect([sweep]))
+    groups = grouped(read(sweep))
     assert set(groups.index.names) == {"attack.poisoned_samples", "strategy._target_"}
     assert len(groups) == 3
 
 
 def test_table_shows_mean_and_spread_in_percent(sweep: Path) -> None:
-    console = Console(width=160, record=True, quiet=False, file=None)
-    with console.capture() as captured:
-        console.print(table(grouped(collect([sweep]))))
-    text = captured.get()
+    text = shown(sweep)
     assert "20.00 ± 10.00" in text
     assert "40.00 ± 20.00" in text
 
@@ -109,8 +131,8 @@ def test_command_draws_the_figure(
 def test_nothing_to_compare_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match="no finished run"):
-        collect([tmp_path])
+    with pytest.raises(UserError, match="no ended run"):
+        read(tmp_path)
     monkeypatch.setattr(sys, "argv", ["compare", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -133,13 +155,6 @@ def vertical(path: Path, seed: int, gamma: int, epochs: int, error: str | None =
         (path / "error.txt").write_text(error + "\n")
 
 
-def shown(folder: Path) -> str:
-    console = Console(width=160)
-    with console.capture() as captured:
-        show([folder], console)
-    return captured.get()
-
-
 @pytest.fixture
 def epochs(tmp_path: Path) -> Path:
     for gamma, seed in [(1, 0), (1, 1), (5, 0)]:
@@ -150,7 +165,7 @@ def epochs(tmp_path: Path) -> Path:
 
 
 def test_runs_that_ended_early_count_apart_and_measure_nothing(epochs: Path) -> None:
-    groups = grouped(collect([epochs]))
+    groups = grouped(read(epochs))
     assert list(groups.index.names) == ["attack.gamma"]
     assert list(groups.index) == ["1", "5", "9"]
     assert groups[("seeds", "")].tolist() == [2, 1, 0]
@@ -184,3 +199,314 @@ def test_horizontal_runs_have_no_epochs_to_draw(sweep: Path) -> None:
     assert "epochs.png" not in shown(sweep)
     vertical(sweep / "vertical", 0, 5, 2)
     assert "epochs.png" not in shown(sweep)
+
+
+def test_a_run_counts_once_however_often_it_is_given(sweep: Path) -> None:
+    shutil.copytree(sweep / "500-1", sweep / "copy")
+    text = shown(sweep, sweep, sweep / "300-0")
+    assert "9 runs left out: of the same setting and seed as another" in text
+    runs = read(sweep, sweep, sweep / "300-0")
+    assert grouped(runs)[("seeds", "")].tolist() == [3, 3]
+    assert "left out" not in shown(sweep / "300-0")
+
+
+def test_of_the_same_runs_one_that_is_finished_counts(epochs: Path) -> None:
+    vertical(epochs / "again", 1, 5, 2)
+    groups = grouped(read(epochs))
+    assert groups[("seeds", "")].tolist() == [2, 2, 0]
+    assert groups[(EARLY, "")].tolist() == [0, 0, 1]
+
+
+def test_an_error_beside_a_summary_is_of_an_earlier_attempt(sweep: Path) -> None:
+    (sweep / "300-0" / "error.txt").write_text("full disk\n")
+    assert grouped(read(sweep))[("seeds", "")].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("name", ["typo", "config.json", "empty", "begun"])
+def test_every_folder_must_hold_an_ended_run(sweep: Path, name: str) -> None:
+    (sweep / "empty").mkdir()
+    (sweep / "config.json").write_text("{}")
+    (sweep / "begun").mkdir()
+    (sweep / "begun" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=f"^{sweep / name}: ") as raised:
+        read(sweep / "300-0", sweep / name)
+    assert ("1 unfinished" in str(raised.value)) == (name == "begun")
+
+
+def stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[str, str]:
+    """Run the command, which must end with one line of error, and return what it printed."""
+    monkeypatch.setattr(sys, "argv", ["compare", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    out, error = capsys.readouterr()
+    assert error.count("\n") == 1
+    return out, error
+
+
+def test_no_name_is_not_the_working_directory(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(sweep)
+    _, error = stopped(monkeypatch, capsys, str(sweep), "")
+    assert error.startswith("error: '': not the name")
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def locked(path: str) -> Iterator[os.DirEntry[str]]:
+        if path.endswith("500-1"):  # permissions do not keep root out
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.raises(UserError, match=r"500-1: cannot be read \(Permission denied\)"):
+        read(sweep)
+
+
+def test_unfinished_runs_are_said_and_not_counted(sweep: Path) -> None:
+    (sweep / "300-0" / "summary.json").unlink()
+    assert f"1 run is unfinished: {sweep / '300-0'}\n" in shown(sweep, sweep)
+    (sweep / "300-1" / "summary.json").unlink()
+    unfinished = f"{sweep / '300-0'} {sweep / '300-1'}"
+    assert f"2 runs are unfinished: {unfinished}\n" in shown(sweep)
+    assert grouped(read(sweep))[("seeds", "")].tolist() == [1, 3]
+
+
+def test_linked_runs_are_found_and_cycles_end(sweep: Path) -> None:
+    links, elsewhere = sweep / "links", sweep.with_name(f"{sweep.name}-elsewhere")
+    links.mkdir()
+    (sweep / "500-1").rename(elsewhere)
+    (links / "run").symlink_to(elsewhere)
+    (links / "up").symlink_to(sweep)
+    (links / "itself").symlink_to(links / "itself")
+    ended, unfinished = find([sweep])
+    assert len(ended) == 6
+    assert links / "run" in ended
+    assert not unfinished
+
+
+def test_a_clean_twin_counts_where_its_own_folder_is_given(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, twin = sweep / "300-0", sweep / "300-0" / "clean_twin"
+    assert find([run]) == ([run], [])
+    assert find([twin]) == ([twin], [])
+    assert list(grouped(read(run, twin)).index.names) == ["clean_twin"]
+    (sweep / "clean_twin").mkdir()
+    shutil.copytree(run, sweep / "clean_twin" / "run")
+    assert sweep / "clean_twin" / "run" in find([sweep])[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("config.json", b"[]", "no mapping"),
+        ("config.json", b'{"name": "x"}', "no seed"),
+        ("config.json", b"\x80\x81\x82\x83\x84", "codec can't decode"),
+        ("summary.json", b'"x"', "no mapping"),
+        ("summary.json", b"null", "no mapping"),
+        ("summary.json", b"[" * 100_000, "recursion"),
+        ("summary.json", b"{}", "no main_accuracy"),
+        ("summary.json", b'{"main_accuracy": "\\u001b"}', "main_accuracy is"),
+        ("summary.json", b'{"main_accuracy": true}', "main_accuracy is True"),
+        ("summary.json", b'{"main_accuracy": NaN}', "main_accuracy is nan"),
+        ("summary.json", b'{"main_accuracy": 1, "defense_recall": []}', "defense_recall is"),
+    ],
+)
+def test_what_is_no_run_is_one_line(sweep: Path, name: str, content: bytes, reason: str) -> None:
+    (sweep / "300-0" / name).write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        read(sweep)
+    text = str(raised.value)
+    assert text.startswith(f"{sweep / '300-0'}: not a whole run ({name}: ")
+    assert reason in text
+    assert text.isprintable()
+    assert len(text) < 400
+
+
+@pytest.mark.parametrize("rest", ['{"epoch": 3, "main_acc', '{"epoch": 3, "ma\n', "{}"])
+def test_a_last_epoch_that_is_half_written_is_left_out(epochs: Path, rest: str) -> None:
+    with (epochs / "5-1" / "metrics.jsonl").open("a") as file:
+        file.write(rest)
+    assert "epochs.png" in shown(epochs)
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["[]", "{}", "{", '{"epoch": 7}', '{"epoch": 1}', '{"epoch": 1, "main_accuracy": "x", REST'],
+)
+def test_a_wrong_epoch_is_one_line_behind_the_table(
+    epochs: Path, row: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = row.replace("REST", '"backdoor_accuracy": null, "attack_success_rate": null}')
+    file = epochs / "1-0" / "metrics.jsonl"
+    file.write_text(f"{row}\n{file.read_text()}")
+    out, error = stopped(monkeypatch, capsys, str(epochs))
+    assert "10.00" in out
+    assert error.startswith(f"error: {file}: ")
+
+
+def test_a_finished_run_has_its_epochs(epochs: Path) -> None:
+    (epochs / "1-0" / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"1-0/metrics\.jsonl: cannot be read"):
+        shown(epochs)
+
+
+def test_measures_that_no_epoch_has_are_not_drawn(epochs: Path) -> None:
+    for file in epochs.rglob("metrics.jsonl"):
+        file.write_text(file.read_text().replace("0.8", "null"))
+    assert "epochs.png" in shown(epochs)
+
+
+def test_a_figure_that_cannot_be_written_comes_behind_the_table(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (sweep / "attack_success.png").mkdir()
+    out, error = stopped(monkeypatch, capsys, str(sweep))
+    assert "20.00" in out
+    assert "Figure" not in out
+    assert error == f"error: {sweep / 'attack_success.png'}: cannot be written (Is a directory)\n"
+
+
+def test_poisoned_samples_that_are_no_number_come_behind_the_table(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(sweep / "300-0", attack={"poisoned_samples": "x"})
+    out, error = stopped(monkeypatch, capsys, str(sweep))
+    assert "20.00" in out
+    assert "attack.poisoned_samples is no whole number" in error
+
+
+def test_an_interrupt_is_status_130(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "show", interrupted)
+    monkeypatch.setattr(sys, "argv", ["compare", str(sweep)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_full_disk_below_standard_output_is_one_line(sweep: Path) -> None:
+    command = [sys.executable, "-m", "fl_backdoor.compare", str(sweep)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: [Errno 28] No space left on device\n"
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Three keys and five measures."""
+    for attackers in (1, 10):
+        for strategy in ("x.Sniper", "x.GaussianNoise"):
+            for samples in (300, 10_000):
+                for seed, success in enumerate([0.1, 1.0]):
+                    path = tmp_path / f"{attackers}-{strategy}-{samples}-{seed}"
+                    finished(path, seed, samples, success, strategy)
+                    change(path, attack={"poisoned_samples": samples, "num_attackers": attackers})
+                    summary = json.loads((path / "summary.json").read_text())
+                    summary["attack_success_floor"] = 0.01
+                    (path / "summary.json").write_text(json.dumps(summary))
+    return tmp_path
+
+
+MEAN = ["90.00", "55.00", "1.00", "100.00", "50.00"]
+SPREAD = ["±", "0.00", "±", "63.64", "±", "0.00", "±", "0.00", "±", "0.00"]
+
+
+@pytest.mark.parametrize("width", [120, 100, 80])
+def test_a_narrow_terminal_gets_one_table_of_stacked_words(many: Path, width: int) -> None:
+    lines = shown(many, width=width).splitlines()
+    table = [line for line in lines if not line.startswith("Figure")]
+    assert max(map(len, table)) <= width
+    (row,) = (i for i, line in enumerate(table) if line.split()[:3] == ["Gaussian", "10", "300"])
+    assert table[row].split()[3:] == ["2", *MEAN]
+    assert table[row + 1].split() == ["Noise", *SPREAD]
+
+
+@pytest.mark.parametrize("width", [60, 40])
+def test_a_narrower_one_gets_the_measures_in_parts(many: Path, width: int) -> None:
+    lines = shown(many, width=width).splitlines()
+    table = [line for line in lines if not line.startswith("Figure")]
+    assert max(map(len, table)) <= width
+    rows = [line.split()[3:] for line in table if line.split()[:3] == ["Sniper", "10", "300"]]
+    assert len(rows) > 1
+    assert [cell for _, *cells in rows for cell in cells] == MEAN
+    assert {seeds for seeds, *_ in rows} == {"2"}
+
+
+def test_nothing_is_cut_however_narrow_the_terminal(many: Path) -> None:
+    for width in (30, 20, 10):
+        text = shown(many, width=width)
+        assert "…" not in text
+        table = [line for line in text.splitlines() if not line.startswith("Figure")]
+        assert max(map(len, table)) <= width
+        for digit in "".join(MEAN):
+            assert digit in text
+
+
+def test_a_wide_console_gets_whole_words(many: Path) -> None:
+    text = shown(many)
+    assert "num_attackers ┃ poisoned_samples" in text
+    assert "55.00 ± 63.64" in text
+
+
+def test_both_protocols_are_told_apart(sweep: Path) -> None:
+    assert "protocol" not in varying(read(sweep))
+    vertical(sweep / "vertical", 0, 5, 2)
+    runs = read(sweep)
+    assert varying(runs)[0] == "protocol"
+    groups = grouped(runs)
+    assert groups.index.get_level_values("protocol").tolist() == ["horizontal"] * 2 + ["vertical"]
+    vertical(sweep / "v" / "1", 0, 1, 2)
+    vertical(sweep / "v" / "5", 0, 5, 2)
+    assert varying(read(sweep / "v")) == ["attack.gamma"]
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("$x_{", "$x_{"),
+        ("日本", "日本"),
+        ("_hidden", "_hidden"),
+        ("\ud800\x1b", r"\ud800?"),
+        ("long " * 60, "long long"),
+    ],
+)
+def test_names_are_drawn_as_they_are(
+    sweep: Path, tmp_path: Path, name: str, drawn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    legends: list[str] = []
+    save = compare.save_figure
+
+    def kept(figure: Any, path: Path) -> None:
+        (legend,) = figure.legends
+        legends.append("".join(text.get_text() for text in legend.get_texts()))
+        save(figure, path)
+
+    monkeypatch.setattr(compare, "save_figure", kept)
+    change(sweep / "500-0", strategy={"_target_": "S", "mode": name})
+    runs = read(sweep)
+    compare.draw_poisoned(grouped(runs), sweep / "attack_success.png")
+    for seed in (0, 1):
+        vertical(tmp_path / "v" / str(seed), seed, 5, 2)
+        change(tmp_path / "v" / str(seed), dataset={"name": (name, "other")[seed]})
+    compare.draw_epochs(read(tmp_path / "v"), sweep / "epochs.png")
+    assert [drawn in legend for legend in legends] == [True, True]
+
+
+def test_a_figure_has_place_for_many_settings(sweep: Path) -> None:
+    for number in range(60):
+        finished(sweep / f"strategy-{number}", 0, 300, 0.5, strategy=f"Long_{number}" * 10)
+    assert "Figure" in shown(sweep)  # without a warning of matplotlib's

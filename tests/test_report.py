@@ -1,6 +1,9 @@
 """What a person sees: lines of rounds, figures, and only the warnings of this suite."""
 
 import logging
+import os
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -82,3 +85,47 @@ def test_warnings_of_the_suite_show_and_flowers_own_do_not(screen: StringIO) -> 
         assert "traceback" not in screen.getvalue()
     finally:
         logger.handlers, logger.propagate = before
+
+
+def test_names_are_printed_as_they_are_in_any_encoding() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from fl_backdoor.report import Screen; Screen().print('[/x] ± :x:')",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.stdout == "[/x] \\xb1 :x:\n"
+
+
+def test_the_work_goes_on_when_the_reader_has_gone() -> None:
+    script = """
+import sys
+from fl_backdoor.report import Screen
+screen = Screen()
+screen.print("first")
+sys.stdin.readline()  # until the reader has gone
+for _ in range(3):
+    screen.print("more")
+print("done", file=sys.stderr)
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "first\n"
+        process.stdout.close()
+        process.stdout = None
+        _, errors = process.communicate("\n")
+    assert (process.returncode, errors) == (0, "done\n")
+
+
+def test_names_are_no_mathtext(tmp_path: Path) -> None:
+    rows = [{"round": 1, "x": 0.5}]
+    draw_curves(rows, tmp_path / "a.png", "$_$ 训练", "round", {"$^": ("x", "red", "-")})
+    assert (tmp_path / "a.png").stat().st_size > 1000
