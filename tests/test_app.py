@@ -30,6 +30,7 @@ from .test_mnist import write_mnist
 
 ROOT = Path(__file__).parents[1]
 SNIPER = [*horizontal.TINY, *horizontal.TINY_ATTACK, "floor=true"]
+TWO = ["num_clients=2", "attack.num_attackers=0", "dataset.source=auto"]
 BAD = [
     ("snipper", "", "experiment/snipper"),
     ("sniper_goal1", "num_round=3", "num_round"),
@@ -231,30 +232,28 @@ def test_nodes_do_not_attack_in_excess(tmp_path: Path) -> None:
     ("node_config", "said"),
     [
         ({"attacker": "yes"}, "node config attacker=yes: allowed are true, false"),
-        ({"partition-id": 10}, "node config partition-id=10: allowed are 0 to 9"),
+        ({"partition-id": 10}, "node config partition-id=10: allowed are 0 to 1"),
         ({"data-root": "/nowhere"}, "dataset.root=/nowhere"),
     ],
 )
 def test_a_bad_node_config_names_the_node(
     node_config: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    overrides = " ".join(SNIPER).replace("dataset.source=bundled", "dataset.source=auto")
-    named = run_config("sniper_goal1", overrides, str(tmp_path))
-    grid = grid_of(named, 10, node4=node_config)
+    named = run_config("sniper_goal1", " ".join([*SNIPER, *TWO]), str(tmp_path))
+    grid = grid_of(named, 2, node2=node_config)
     with pytest.raises(UserError) as error:
-        Roll(grid, 10, "MNIST stand-in", timeout=1)
-    assert str(error.value).startswith(f"node 4 cannot take part: {said}")
+        Roll(grid, 2, "MNIST stand-in", timeout=1)
+    assert str(error.value).startswith(f"node 2 cannot take part: {said}")
     assert "\n" not in str(error.value)
 
 
 def test_a_node_with_other_digits_than_the_server_cannot_take_part(tmp_path: Path) -> None:
     """MNIST here, its stand-in there: the same number would be another image."""
-    overrides = " ".join(SNIPER).replace("dataset.source=bundled", "dataset.source=auto")
-    named = run_config("sniper_goal1", overrides, str(tmp_path))
-    grid = grid_of(named, 10, node4={"data-root": str(write_mnist(tmp_path, sizes=(4000, 20)))})
-    said = "^node 4 cannot take part: its data is MNIST, the server's MNIST stand-in$"
+    named = run_config("sniper_goal1", " ".join([*SNIPER, *TWO]), str(tmp_path))
+    grid = grid_of(named, 2, node2={"data-root": str(write_mnist(tmp_path, sizes=(4000, 20)))})
+    said = "^node 2 cannot take part: its data is MNIST, the server's MNIST stand-in$"
     with pytest.raises(UserError, match=said):
-        Roll(grid, 10, "MNIST stand-in", timeout=1)
+        Roll(grid, 2, "MNIST stand-in", timeout=1)
 
 
 @pytest.mark.parametrize("overrides", ["", "attack.gamma=5"])

@@ -183,9 +183,10 @@ def test_ray_without_room_is_one_line(echo: ClientApp, ray_address: str, key: st
         launch(engine, echo, 2, lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deaths", "failed"),
-    [(1, [[], [], []]), pytest.param(2, [[], [0], []], marks=pytest.mark.slow)],
+    [(1, [[], [], []]), (2, [[], [0], []])],
 )
 def test_a_worker_that_dies_is_replaced(
     tmp_path: Path, ray_address: str, deaths: int, failed: list[list[int]]

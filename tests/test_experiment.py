@@ -126,7 +126,7 @@ def test_same_seed_same_bits_and_another_seed_others(
     assert (tmp_path / "other" / "model.safetensors").read_bytes() != model
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 3, 4, 5])
+@pytest.mark.parametrize("stop_after", [0, 3, 5])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     sniper: tuple[Path, dict[str, Any], str],
     tmp_path: Path,
@@ -280,17 +280,17 @@ def test_a_resumed_run_keeps_the_data_it_was_started_with(
     assert experiment.run(config, path, Display(Console(quiet=True))) == summary
 
 
-@pytest.mark.parametrize("rule", ["FedAvgM", "FedAdam", "FedYogi", "FedAdagrad"])
+@pytest.mark.parametrize("rule", ["FedAvgM", "FedAdam"])
 def test_a_rule_with_a_memory_resumes_to_the_same_bits(
     rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its momentum or moments are kept; in this one the second of four rounds is the last."""
-    memory = {"FedAvgM": "server_momentum=0.9", "FedAdam": "beta_1=0.9"}
+    memory = {"FedAvgM": "server_momentum=0.9", "FedAdam": "beta_1=0.9"}[rule]
     setting = [
         *TINY_ATTACK, "strategy=krum", "floor=false", "num_rounds=4",
         f"strategy.strategy._target_=flwr.serverapp.strategy.{rule}",
         "~strategy.strategy.num_malicious_nodes",
-        f"+strategy.strategy.{memory.get(rule, 'eta=0.1')}",
+        f"+strategy.strategy.{memory}",
     ]  # fmt: skip
     run(tmp_path / "whole", *setting)
     with monkeypatch.context() as patch:

@@ -255,7 +255,11 @@ def test_the_client_app_plays_the_client_of_its_partition(
     for number in (0, 5):
         node = Context(1, 7, {"partition-id": number}, RecordDict(), {})
         question = Message(RecordDict(), 7, "query")
-        enrolment = {"partition-id": number, "attacker": number in federation.attackers}
+        enrolment = {
+            "partition-id": number,
+            "attacker": number in federation.attackers,
+            "data": "MNIST stand-in",
+        }
         assert app(question, node).content["enrolment"] == ConfigRecord(enrolment)
         for clean in (False, True):
             message = train_message(arrays, 2)
