@@ -22,6 +22,8 @@ from .screened import Screened
 class NormClipping(Screened):
     """Clip each client's update against the global model to a norm, then aggregate.
 
+    Every floating-point entry counts, the running statistics of BatchNorm as well.
+
     Parameters
     ----------
     strategy : flwr.serverapp.strategy.Strategy

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from logging import WARNING
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
@@ -277,9 +277,22 @@ def _in_order(reply: Message, sent: ArrayRecord | None) -> Message:
     return with_arrays(reply, ArrayRecord({name: arrays[name] for name in order}))
 
 
-def is_finite_number(value: object) -> bool:
+def is_finite_number(value: object) -> TypeGuard[float]:
     """Tell a setting that is a real, finite number from text, switches, NaN and infinity."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_positive(**values: object) -> None:
+    """Refuse settings that are not positive, finite numbers.
+
+    Raises
+    ------
+    ValueError
+        Naming the first and its value.
+    """
+    for name, value in values.items():
+        if not (is_finite_number(value) and value > 0):
+            raise ValueError(f"{name} = {value!r} must be a positive finite number")
 
 
 def check_bool(**values: object) -> None:

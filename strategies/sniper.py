@@ -20,9 +20,9 @@ from .fedavg import FedAvg
 from .replies import (
     Screening,
     arrays_of,
+    check_positive,
     flatten,
     floating_size,
-    is_finite_number,
     vector_dtype,
 )
 
@@ -73,7 +73,7 @@ class Sniper(FedAvg):
 
     def __init__(self, threshold: float = 0.5, step: float = 0.05, **fedavg_arguments: Any) -> None:
         super().__init__(**fedavg_arguments)
-        _check_positive(threshold=threshold, step=step)
+        check_positive(threshold=threshold, step=step)
         self.threshold = threshold
         self.step = step
 
@@ -137,7 +137,7 @@ def sniper(
     ValueError
         If threshold or step is not a positive finite number.
     """
-    _check_positive(threshold=threshold, step=step)
+    check_positive(threshold=threshold, step=step)
     majority = max(participants or 0, len(models)) // 2 + 1
     if len(models) < majority:
         return Selection((), threshold, proven=True)
@@ -204,9 +204,3 @@ def _tightest(
         else:
             low = middle
     return tuple(int(i) for i in candidates[best]), proven
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (is_finite_number(value) and value > 0):
-            raise ValueError(f"{name} = {value!r} must be a positive finite number")

@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 
 from torch import Generator, Tensor
 
-from ..replies import is_finite_number
-
 
 class GradientDefense(ABC):
     """Changes the gradients before they are sent; several are applied one after the other."""
@@ -33,16 +31,3 @@ class GradientDefense(ABC):
         generator : torch.Generator
             Draws of this step and party.
         """
-
-
-def positive(name: str, value: float) -> float:
-    """Return a setting that must be a positive, finite number.
-
-    Raises
-    ------
-    ValueError
-        Naming the setting and its value.
-    """
-    if not is_finite_number(value) or value <= 0:
-        raise ValueError(f"{name} = {value!r} must be a positive finite number")
-    return value

@@ -3,7 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
-from .defense import GradientDefense, positive
+from ..replies import check_positive
+from .defense import GradientDefense
 
 
 class GradientClipping(GradientDefense):
@@ -22,7 +23,8 @@ class GradientClipping(GradientDefense):
 
     def __init__(self, max_norm: float) -> None:
         super().__init__()
-        self.max_norm = positive("max_norm", max_norm)
+        check_positive(max_norm=max_norm)
+        self.max_norm = max_norm
 
     def defend(
         self,

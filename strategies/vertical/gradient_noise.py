@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from .defense import GradientDefense, positive
+from ..replies import check_positive
+from .defense import GradientDefense
 
 DISTRIBUTIONS = ("gaussian", "laplacian")
 
@@ -28,7 +29,8 @@ class GradientNoise(GradientDefense):
 
     def __init__(self, variance: float, distribution: str = "gaussian") -> None:
         super().__init__()
-        self.variance = positive("variance", variance)
+        check_positive(variance=variance)
+        self.variance = variance
         if distribution not in DISTRIBUTIONS:
             raise ValueError(
                 f"distribution = {distribution!r} must be one of {', '.join(DISTRIBUTIONS)}"
