@@ -26,8 +26,9 @@ PARTS = (Path("clean_twin"), Path())
 # Signals itself as it makes, opens to write, moves or removes something under a path for the n-th
 # time. What it opens is opened before that, so that an emptied file is left behind.
 DYING = """
-import os, runpy, sys
+import os, runpy, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 path, left, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 sys.argv[1:] = sys.argv[4:]
 
