@@ -158,7 +158,9 @@ def _unresumable(directory: Path) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Quote a value for Hydra, to which backslashes are text unless a quote follows."""
+    """Quote a value for Hydra if need be; backslashes are text to it unless a quote follows."""
+    if re.fullmatch(r"[A-Za-z0-9_./-]*/[A-Za-z0-9_./-]*", text):
+        return text
     text = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
     return f"'{text}'"
 
