@@ -88,6 +88,7 @@ def test_a_sweep_keeps_its_runs_apart(tmp_path: Path) -> None:
         assert (alone / "model.safetensors").read_bytes() == model
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_when_a_run_of_it_fails(tmp_path: Path) -> None:
     """The experiment's file makes it a sweep, over gamma and seed.
 
