@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from textwrap import fill
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 from rich import box
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from strategies.replies import line as short_line
 
-from .config import one_line
+from .config import fail
 from .errors import UserError
 from .report import WIDE, Screen, counted, new_axes, save_figure
 from .runs import (
@@ -231,18 +231,13 @@ def main() -> None:
             raise UserError("'': not the name of a run or sweep directory")
         show([Path(folder) for folder in folders], console)
     except UserError as error:
-        _fail(error)
+        fail(error)
     except OSError as error:  # of standard output, which would be flushed again at exit
         console.on_broken_pipe()
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
-
-
-def _fail(error: Exception) -> NoReturn:
-    print(f"error: {one_line(error)}", file=sys.stderr)
-    raise SystemExit(2) from error
 
 
 def _fits(out: Table, console: Console) -> bool:

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
@@ -295,6 +296,12 @@ def _target(key: str, node: Any) -> Any:
         return get_object(node["_target_"])
     except (HydraException, ImportError, ValueError) as error:
         raise UserError(f"{key}._target_: {one_line(error)}") from error
+
+
+def fail(error: BaseException) -> NoReturn:
+    """End a command with one line on stderr and exit status 2."""
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    raise SystemExit(2) from error
 
 
 def one_line(error: BaseException) -> str:

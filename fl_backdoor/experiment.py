@@ -28,7 +28,7 @@ from .grids import PartOfGrid
 from .memory import remembered, remind, wrapped
 from .metrics import detection, distance_statistics, evaluate
 from .report import Display
-from .results import Row, RunDirectory, stored_source
+from .results import TWIN, Row, RunDirectory, stored_source
 from .roll import Roll
 
 Summary = dict[str, Any]
@@ -264,7 +264,7 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
     directory = RunDirectory(path, resolved, resume=config.resume)
     runs = [Run(federation, directory, display, test_set, _strategy(config), False, [])]
     if config.floor:
-        twin = RunDirectory(path / "clean_twin", resolved, resume=config.resume)
+        twin = RunDirectory(path / TWIN, resolved, resume=config.resume)
         runs.insert(0, Run(federation, twin, display, test_set, _strategy(config), True, []))
     display.setting(config, federation.attackers, federation.attack.describe())
 

@@ -25,6 +25,8 @@ COMMAND = "command.json"
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
 DISTANCES = "distances.npy"
+TWIN = "clean_twin"
+"""Folder of a run's clean twin, a run directory of its own."""
 MEMORY = "strategy-{}.safetensors"
 """What a strategy remembers after the round of this number."""
 ERROR = "error.txt"
@@ -143,7 +145,7 @@ class RunDirectory:
         UserError
             If it is none.
         """
-        summary = read_json(self.path / SUMMARY)
+        summary = _read_json(self.path / SUMMARY)
         if not {"name", "seed"} <= summary.keys():
             raise UserError(f"{self.path / SUMMARY}: not the summary of a run")
         return summary
@@ -163,7 +165,7 @@ class RunDirectory:
             raise UserError(f"{path}: cannot be read") from error
 
     def _check_same(self, stored: Path, config: Mapping[str, Any]) -> None:
-        before = flatten_config(read_json(stored))
+        before = flatten_config(_read_json(stored))
         now = flatten_config(json.loads(json.dumps(dict(config))))
         for key in sorted(before.keys() | now.keys()):
             if not key.startswith(UNCOMPARED) and before.get(key) != now.get(key):
@@ -222,7 +224,7 @@ def stored_source(path: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
     stored = path / CONFIG
     if dataset.get("source") != "auto" or dataset.get("root") or not stored.exists():
         return {}
-    before = read_json(stored).get("dataset", {})
+    before = _read_json(stored).get("dataset", {})
     return {key: before[key] for key in ("source", "root") if key in before}
 
 
@@ -255,7 +257,7 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     """Read a file of a run directory.
 
     Raises

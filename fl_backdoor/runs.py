@@ -12,7 +12,7 @@ import pandas as pd
 from strategies.replies import line as short_line
 
 from .errors import UserError
-from .results import CONFIG, ERROR, METRICS, SUMMARY, Row, flatten_config
+from .results import CONFIG, ERROR, METRICS, SUMMARY, TWIN, Row, flatten_config
 
 MEASURES = {
     "main_accuracy": "main accuracy",
@@ -28,9 +28,6 @@ DRAWN = ("main_accuracy", "backdoor_accuracy", "attack_success_rate")
 
 PROTOCOL = "protocol"
 """Column: horizontal or vertical."""
-
-TWIN = "clean_twin"
-"""Folder of a run's clean twin, and column: whether the run is one, its own folder given."""
 
 EPOCHS = "metrics.jsonl of a vertical run"
 """Column of the path to the epochs of a run."""

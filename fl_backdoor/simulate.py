@@ -9,7 +9,6 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 import torch
@@ -19,11 +18,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from .config import Config, check_groups, conf_directory, load, one_line
+from .config import Config, check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
 from .experiment import run
 from .report import Display, Screen, show_warnings
-from .results import COMMAND, CONFIG, ERROR, write
+from .results import COMMAND, CONFIG, ERROR, TWIN, write
 from .sweep import Sweep
 from .vertical.config import VerticalConfig
 from .vertical.experiment import run as run_vertical
@@ -56,7 +55,7 @@ def simulate(config: DictConfig) -> None:
             traceback.print_exc()
         if not sweep:  # raised through Hydra, it would get a second line of Hydra's own
             if expected:
-                _fail(error)
+                fail(error)
             raise SystemExit(1) from None
         # The other runs of the sweep go on; `Sweep` makes the whole of it fail.
         print(f"{prefix}error: {one_line(error)}", file=sys.stderr)
@@ -75,10 +74,10 @@ def main() -> None:
         check_groups(sys.argv[1:])
         simulate()
     except BrokenPipeError:  # --help | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        Screen().on_broken_pipe()
         raise SystemExit(1) from None
     except (UserError, HydraException, OmegaConfBaseException, OSError, ValueError) as error:
-        _fail(error)
+        fail(error)
     except KeyboardInterrupt as interrupt:
         how = ""
         if interrupt.args:
@@ -150,7 +149,7 @@ def _resumed(arguments: list[str]) -> list[str]:
 def _unresumable(directory: Path) -> str:
     if (directory / "multirun.yaml").exists():
         return "a sweep, which goes on with its command, its hydra.sweep.dir and resume=true"
-    if directory.name == "clean_twin" and (directory.parent / CONFIG).exists():
+    if directory.name == TWIN and (directory.parent / CONFIG).exists():
         return f"the clean twin of a run; --resume {directory.parent} continues both"
     if (directory / CONFIG).exists():
         return f"not begun by this command (no {COMMAND})"
@@ -167,11 +166,6 @@ def _quoted(text: str) -> str:
 
 def _command(*arguments: str) -> str:
     return f"python -m fl_backdoor.simulate {shlex.join(arguments)}"
-
-
-def _fail(error: BaseException) -> NoReturn:
-    print(f"error: {one_line(error)}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ COMMAND = [sys.executable, "-m", "fl_backdoor.simulate"]
 SNIPER = ["+experiment=sniper_goal1", *TINY, *TINY_ATTACK, "floor=false"]
 
 
-def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
+def simulate(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=120, check=False, cwd=cwd
     )
 
 
@@ -134,26 +134,21 @@ def test_a_refused_command_costs_no_resumption(tmp_path: Path) -> None:
         "dataset.poisoned_test=2", "num_epochs=2", "hydra.run.dir='it\\'s, = one'",
     ]  # fmt: skip
 
-    def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, check=False, cwd=folder
-        )
-
-    done = start(tmp_path, *command)
+    done = simulate(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "it's, = one"
     for file in ("summary.json", "model.safetensors"):
         (run / file).unlink()
     for other in (["seed=5"], ["seed=5", "resume=true"]):
-        refused = start(tmp_path, *command, *other)
+        refused = simulate(*command, *other, cwd=tmp_path)
         assert refused.returncode == 2
         assert len(refused.stderr.splitlines()) == 1
     for beside in ("hydra.run.dir=x", "-m"):
-        refused = start(tmp_path, "--resume", "it's, = one", beside)
+        refused = simulate("--resume", "it's, = one", beside, cwd=tmp_path)
         assert refused.stderr == (
             f"error: --resume {run} {beside}: allowed beside it are key=value\n"
         )
-    done = start(tmp_path / "b", "--resume", "../it's, = one")
+    done = simulate("--resume", "../it's, = one", cwd=tmp_path / "b")
     assert done.returncode == 0, done.stderr
     assert (run / "summary.json").exists()
 

@@ -16,7 +16,7 @@ from ..engines import launch, wait_for_nodes
 from ..errors import UserError
 from ..experiment import Summary, versions
 from ..metrics import predict
-from ..results import Row, RunDirectory, stored_source
+from ..results import TWIN, Row, RunDirectory, stored_source
 from .config import VerticalConfig
 from .federation import VerticalFederation, make_party_app, settle_data
 from .report import VerticalDisplay
@@ -194,7 +194,7 @@ def run(
     directory = RunDirectory(path, resolved, resume=config.resume, unit="epoch")
     runs = [VerticalRun(federation, directory, display, False, [])]
     if config.floor:
-        twin = RunDirectory(path / "clean_twin", resolved, resume=config.resume, unit="epoch")
+        twin = RunDirectory(path / TWIN, resolved, resume=config.resume, unit="epoch")
         runs.insert(0, VerticalRun(federation, twin, display, True, []))
     display.vertical_setting(config, federation)
 
