@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
-from strategies.clique import maximum_clique
+from strategies.graph.clique import maximum_clique
 
 N = 1000
 MAJORITY = N // 2 + 1

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.distances import PairwiseDistances
+from strategies.graph.distances import PairwiseDistances
 
 SYBILS = 300
 

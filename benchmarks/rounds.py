@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from fl_backdoor.config import Config, conf_directory, load
-from fl_backdoor.experiment import run
-from fl_backdoor.federation import Federation, resolve_data
-from fl_backdoor.report import Display
-from fl_backdoor.results import Row
+from fl_backdoor.federation.horizontal import Federation, resolve_data
+from fl_backdoor.loop.directory import Row
+from fl_backdoor.loop.display import Display
+from fl_backdoor.loop.run import run
 
 State = dict[str, Tensor]
 

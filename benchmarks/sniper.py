@@ -18,8 +18,8 @@ from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 
 from benchmarks.rounds import configure
-from fl_backdoor.engines import LocalGrid
-from fl_backdoor.federation import Federation
+from fl_backdoor.federation.engines import LocalGrid
+from fl_backdoor.federation.horizontal import Federation
 from strategies import FedAvg, Sniper
 
 

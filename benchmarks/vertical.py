@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.vertical import PassiveParty, party_app
-from fl_backdoor.engines import LocalGrid, wait_for_nodes
-from fl_backdoor.vertical.models import DenseBottom
+from fl_backdoor.federation.engines import LocalGrid, wait_for_nodes
+from fl_backdoor.models.dense import DenseBottom
 from strategies.vertical import ActiveParty, SumTop, enrol
 
 FEATURES, CLASSES, BATCH, RATE = 392, 10, 64, 0.01
@@ -152,10 +152,10 @@ MEMORY = """
 import resource, torch
 from hydra import compose, initialize_config_dir
 from fl_backdoor.config import conf_directory, load
-from fl_backdoor.engines import LocalGrid
-import fl_backdoor.vertical.config
-from fl_backdoor.vertical.experiment import evaluate
-from fl_backdoor.vertical.federation import VerticalFederation, make_party_app
+from fl_backdoor.federation.engines import LocalGrid
+import fl_backdoor.schema
+from fl_backdoor.loop.vertical import evaluate
+from fl_backdoor.federation.vertical import VerticalFederation, make_party_app
 torch.set_num_threads(1)
 with initialize_config_dir(str(conf_directory()), version_base="1.3"):
     config = load(compose("config", ["+experiment=vertical_nuswide", "dataset.source=synthetic"]))

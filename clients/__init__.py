@@ -4,9 +4,9 @@ Each works alone in any Flower ``ClientApp``. This folder needs flwr, numpy and 
 and can be copied into an existing Flower app as it is.
 """
 
-from .backdoor import BackdoorClient
+from .attacks.backdoor import BackdoorClient
+from .attacks.label_flipping import LabelFlippingClient
 from .honest import HonestClient
-from .label_flipping import LabelFlippingClient
 from .updates import model_replacement_mod, norm_projection_mod
 
 __all__ = [

@@ -20,12 +20,12 @@ from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .config import CommonConfig, Config, check_groups, conf_directory, load, one_line, short
-from .engines import error_reply
 from .errors import UserError
-from .federation import make_client_app
-from .grids import PromptGrid
-from .vertical.config import VerticalConfig
-from .vertical.federation import make_party_app
+from .federation.engines import error_reply
+from .federation.grids import PromptGrid
+from .federation.horizontal import make_client_app
+from .federation.vertical import make_party_app
+from .schema import VerticalConfig
 
 
 class ExperimentApp(ClientApp):
@@ -53,10 +53,10 @@ def serve(grid: Grid, context: Context) -> None:
         On bad input; it fails the run.
     """
     # Drawing and measuring, which clients need not wait for.
-    from .experiment import run
-    from .report import Display, Screen
-    from .vertical.experiment import run as run_vertical
-    from .vertical.report import VerticalDisplay
+    from .loop.display import Display, Screen
+    from .loop.run import run
+    from .loop.vertical import run as run_vertical
+    from .loop.vertical_display import VerticalDisplay
 
     logging.getLogger("flwr").addFilter(_in_one_line)
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere

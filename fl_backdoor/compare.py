@@ -25,8 +25,8 @@ from strategies.replies import line as short_line
 
 from .config import fail
 from .errors import UserError
-from .report import WIDE, Screen, counted, new_axes, save_figure
-from .runs import (
+from .loop.display import WIDE, Screen, counted, new_axes, save_figure
+from .measure.runs import (
     DRAWN,
     EARLY,
     EPOCHS,

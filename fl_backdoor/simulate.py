@@ -20,13 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .config import Config, check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
-from .experiment import run
-from .report import Display, Screen, show_warnings
-from .results import COMMAND, CONFIG, ERROR, TWIN, write
+from .loop.directory import COMMAND, CONFIG, ERROR, TWIN, write
+from .loop.display import Display, Screen, show_warnings
+from .loop.run import run
+from .loop.vertical import run as run_vertical
+from .loop.vertical_display import VerticalDisplay
+from .schema import VerticalConfig
 from .sweep import Sweep
-from .vertical.config import VerticalConfig
-from .vertical.experiment import run as run_vertical
-from .vertical.report import VerticalDisplay
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from .compare import show
 from .errors import UserError
-from .report import Screen, counted
-from .results import CONFIG, ERROR, SUMMARY
+from .loop.directory import CONFIG, ERROR, SUMMARY
+from .loop.display import Screen, counted
 
 
 class Sweep(Callback):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.vertical import GradientReplacementParty, PassiveParty, party_app
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies.vertical import (
     ActiveParty,
     BackdoorActiveParty,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from fl_backdoor.config import build
-from fl_backdoor.engines import LocalGrid
 from fl_backdoor.errors import UserError
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import Aggregator, FedAvg, GaussianNoise, NormClipping, Screened
 from strategies.replies import flatten
 

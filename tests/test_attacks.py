@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clients import BackdoorClient, LabelFlippingClient
-from fl_backdoor.attacks import Attack, Backdoor, LabelFlipping
 from fl_backdoor.errors import UserError
+from fl_backdoor.federation.attacks import Attack, Backdoor, LabelFlipping
 
 
 def flipping(**options: Any) -> LabelFlipping:

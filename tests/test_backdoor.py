@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clients import BackdoorClient, HonestClient
-from clients.backdoor import BADNETS_PATTERN, stamp
+from clients.attacks.backdoor import BADNETS_PATTERN, stamp
 
 CONTEXT = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
 TARGET = 1

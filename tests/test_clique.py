@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist, squareform
 
-from strategies.clique import Clique, maximum_clique
+from strategies.graph.clique import Clique, maximum_clique
 
 Graph = NDArray[np.bool_]
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from fl_backdoor import compare
 from fl_backdoor.compare import grouped, main, show, varying
 from fl_backdoor.errors import UserError
-from fl_backdoor.runs import EARLY, collect, distinct, find
+from fl_backdoor.measure.runs import EARLY, collect, distinct, find
 
 
 def finished(path: Path, seed: int, samples: int, success: float, strategy: str = "S") -> None:

@@ -12,15 +12,15 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_backdoor.attacks import Attack
 from fl_backdoor.config import Config, build, conf_directory, load, one_line
+from fl_backdoor.data.mnist import LabelledImages
+from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
-from fl_backdoor.mnist import LabelledImages
-from fl_backdoor.models import Cao2019CNN
-from fl_backdoor.vertical import mnist_rows
-from fl_backdoor.vertical.attacks import VerticalAttack
-from fl_backdoor.vertical.config import VerticalConfig
-from fl_backdoor.vertical.federation import VerticalFederation
+from fl_backdoor.federation.attacks import Attack
+from fl_backdoor.federation.vertical import VerticalFederation
+from fl_backdoor.federation.vertical_attacks import VerticalAttack
+from fl_backdoor.models.cao2019 import Cao2019CNN
+from fl_backdoor.schema import VerticalConfig
 
 from .test_mnist_rows import digits
 

@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.vertical.csv_parties`: alignment, splits, and what is wrong with files."""
+"""Tests of CSV files of parties: alignment, splits, and what is wrong with files."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fl_backdoor.config import build, conf_directory
+from fl_backdoor.data.vertical.csv_parties import CsvParties
 from fl_backdoor.errors import UserError
-from fl_backdoor.vertical.csv_parties import CsvParties
 
 IDS = [f"r{i}" for i in range(40)]
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from strategies import distances as module
-from strategies.distances import PairwiseDistances
+from strategies.graph import distances as module
+from strategies.graph.distances import PairwiseDistances
 
 
 def distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:

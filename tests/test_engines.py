@@ -14,10 +14,10 @@ from torch import Tensor
 
 from clients import HonestClient, LabelFlippingClient
 from clients.vertical import LocalizedReplacementParty, PassiveParty
-from fl_backdoor.attacks import LabelFlipping
-from fl_backdoor.engines import LocalGrid, launch
 from fl_backdoor.errors import UserError
-from fl_backdoor.vertical.attacks import LocalizedReplacement
+from fl_backdoor.federation.attacks import LabelFlipping
+from fl_backdoor.federation.engines import LocalGrid, launch
+from fl_backdoor.federation.vertical_attacks import LocalizedReplacement
 
 from . import test_vertical_experiment as vertical
 from .test_experiment import TINY_ATTACK, rows, run, tiny

@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies.vertical import Party, ProtocolError, enrol
 
 from .conftest import unavailable

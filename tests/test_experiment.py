@@ -10,13 +10,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-import fl_backdoor.experiment as experiment
+import fl_backdoor.loop.run as experiment
 from clients import HonestClient
 from fl_backdoor.config import Config, conf_directory, load
-from fl_backdoor.engines import LocalGrid
 from fl_backdoor.errors import UserError
-from fl_backdoor.metrics import detection
-from fl_backdoor.report import Display
+from fl_backdoor.federation.engines import LocalGrid
+from fl_backdoor.loop.display import Display
+from fl_backdoor.measure.metrics import detection
 
 TINY = [
     "engine=local",

@@ -17,7 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.app.error import Error
 from safetensors.numpy import save
 
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import Aggregator, FedAvg, GaussianNoise, NormClipping, Screened, Sniper
 from strategies.vertical import ActiveParty, Party, ProtocolError, enrol
 

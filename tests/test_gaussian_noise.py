@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import nn
 
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import FedAvg, GaussianNoise, NormClipping, Sniper
-from strategies.gaussian_noise import add_noise
+from strategies.rules.gaussian_noise import add_noise
 
 D = 20_000
 

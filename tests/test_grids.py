@@ -11,8 +11,8 @@ from flwr.serverapp import Grid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_backdoor.engines import LocalGrid
-from fl_backdoor.grids import GridProxy, PartOfGrid, PromptGrid
+from fl_backdoor.federation.engines import LocalGrid
+from fl_backdoor.federation.grids import GridProxy, PartOfGrid, PromptGrid
 
 NODES = 5
 

@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.metrics`: Definition 1, distances and detection, by hand."""
+"""Tests of `fl_backdoor.measure.metrics`: Definition 1, distances and detection, by hand."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fl_backdoor.attacks import Attack, Backdoor, LabelFlipping
-from fl_backdoor.metrics import detection, distance_statistics, evaluate
+from fl_backdoor.federation.attacks import Attack, Backdoor, LabelFlipping
+from fl_backdoor.measure.metrics import detection, distance_statistics, evaluate
 
 DIGITS = [2, 6, 7]
 FLIPPING = LabelFlipping(num_attackers=1, source=6, target=2, poisoned_samples=0)

@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.mnist`: the sources of the images and what happens to bad ones."""
+"""Tests of `fl_backdoor.data.mnist`: the sources of the images and what happens to bad ones."""
 
 import gzip
 import os
@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fl_backdoor import mnist
+from fl_backdoor.data import mnist
+from fl_backdoor.data.mnist import LabelledImages, load_mnist, resolve_source
 from fl_backdoor.errors import UserError
-from fl_backdoor.mnist import LabelledImages, load_mnist, resolve_source
 
 REAL = Path(os.environ.get("FL_BACKDOOR_DATA", "/nonexistent"), "mnist")
 

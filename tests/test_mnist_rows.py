@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.vertical.mnist_rows`: who gets which pixels, and where the trigger is."""
+"""Tests of MNIST in bands: who gets which pixels, and where the trigger is."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from fl_backdoor import mnist
 from fl_backdoor.config import build, conf_directory
+from fl_backdoor.data import mnist
+from fl_backdoor.data.mnist import LabelledImages
+from fl_backdoor.data.vertical import mnist_rows
+from fl_backdoor.data.vertical.mnist_rows import MnistRows
 from fl_backdoor.errors import UserError
-from fl_backdoor.mnist import LabelledImages
-from fl_backdoor.vertical import mnist_rows
-from fl_backdoor.vertical.mnist_rows import MnistRows
 
 
 def digits(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fl_backdoor.models import Cao2019CNN
+from fl_backdoor.models.cao2019 import Cao2019CNN
 
 # Weights and biases of the four 5x5 convolutions: 25 * in * out + out.
 CONVOLUTIONS = 832 + 51_264 + 204_928 + 819_456

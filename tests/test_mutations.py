@@ -15,15 +15,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_backdoor import experiment as horizontal
-from fl_backdoor import federation
 from fl_backdoor.config import Config, conf_directory, load, one_line
+from fl_backdoor.data.mnist import LabelledImages
+from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation import Federation, resolve_data
-from fl_backdoor.mnist import LabelledImages
-from fl_backdoor.vertical import mnist_rows
-from fl_backdoor.vertical.config import VerticalConfig
-from fl_backdoor.vertical.federation import VerticalFederation, settle_data
+from fl_backdoor.federation import horizontal as federation
+from fl_backdoor.federation.horizontal import Federation, resolve_data
+from fl_backdoor.federation.vertical import VerticalFederation, settle_data
+from fl_backdoor.loop import run as horizontal
+from fl_backdoor.schema import VerticalConfig
 
 from .test_config import HORIZONTAL, VERTICAL
 from .test_mnist_rows import digits

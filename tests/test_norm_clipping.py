@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import FedAvg, NormClipping, Sniper
-from strategies.norm_clipping import clip
+from strategies.rules.norm_clipping import clip
 
 quick = settings(max_examples=50)
 models = npst.arrays(

@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.vertical.nuswide` and of the stand-in for its data."""
+"""Tests of `fl_backdoor.data.vertical.nuswide` and of the stand-in for its data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fl_backdoor.config import build, conf_directory
+from fl_backdoor.data.vertical import nuswide, synthetic_nuswide
+from fl_backdoor.data.vertical.nuswide import NusWide
 from fl_backdoor.errors import UserError
-from fl_backdoor.vertical import nuswide, synthetic_nuswide
-from fl_backdoor.vertical.nuswide import NusWide
 
 CLASSES = ["sky", "sea", "dog"]
 SIZES = {"Train": 30, "Test": 20}

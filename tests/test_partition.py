@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.partition`: who holds what, and that only the seed decides it."""
+"""Tests of `fl_backdoor.data.partition`: who holds what, and that only the seed decides it."""
 
 import random
 
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fl_backdoor.data.partition import SCHEMES, partition, unused
 from fl_backdoor.errors import UserError
-from fl_backdoor.partition import SCHEMES, partition, unused
 
 Indices = NDArray[np.int64]
 

@@ -22,17 +22,17 @@ from rich.console import Console
 from torch import nn
 
 from clients import HonestClient
-from fl_backdoor import experiment
 from fl_backdoor.config import conf_directory, load
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.data.mnist import load_mnist
+from fl_backdoor.data.vertical.csv_parties import CsvParties
 from fl_backdoor.errors import UserError
-from fl_backdoor.mnist import load_mnist
-from fl_backdoor.report import Display
-from fl_backdoor.vertical import experiment as vertical_experiment
-from fl_backdoor.vertical.config import VerticalConfig
-from fl_backdoor.vertical.csv_parties import CsvParties
-from fl_backdoor.vertical.federation import VerticalFederation, make_party_app
-from fl_backdoor.vertical.report import VerticalDisplay
+from fl_backdoor.federation.engines import LocalGrid
+from fl_backdoor.federation.vertical import VerticalFederation, make_party_app
+from fl_backdoor.loop import run as experiment
+from fl_backdoor.loop import vertical as vertical_experiment
+from fl_backdoor.loop.display import Display
+from fl_backdoor.loop.vertical_display import VerticalDisplay
+from fl_backdoor.schema import VerticalConfig
 from strategies.replies import screen
 from strategies.vertical import ProtocolError
 

@@ -17,7 +17,7 @@ from flwr.serverapp import strategy as flowers
 from flwr.serverapp.strategy import Strategy
 
 import strategies
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = ROOT / "tests" / "quickstart"

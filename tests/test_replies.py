@@ -25,7 +25,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import FedAvg, GaussianNoise, NormClipping, Screened, Sniper
 from strategies.replies import decode, flatten, floating_size, screen, to_array, unflatten
 

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from fl_backdoor.report import (
+from fl_backdoor.loop.display import (
     CURVES,
     Display,
     draw_curves,
@@ -92,7 +92,7 @@ def test_names_are_printed_as_they_are_in_any_encoding() -> None:
         [
             sys.executable,
             "-c",
-            "from fl_backdoor.report import Screen; Screen().print('[/x] ± :x:')",
+            "from fl_backdoor.loop.display import Screen; Screen().print('[/x] ± :x:')",
         ],
         capture_output=True,
         text=True,
@@ -105,7 +105,7 @@ def test_names_are_printed_as_they_are_in_any_encoding() -> None:
 def test_the_work_goes_on_when_the_reader_has_gone() -> None:
     script = """
 import sys
-from fl_backdoor.report import Screen
+from fl_backdoor.loop.display import Screen
 screen = Screen()
 screen.print("first")
 sys.stdin.readline()  # until the reader has gone

@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.results`: what survives a crash, and what bad files say."""
+"""Tests of `fl_backdoor.loop.directory`: what survives a crash, and what bad files say."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from fl_backdoor.errors import UserError
-from fl_backdoor.results import RunDirectory, stored_source
+from fl_backdoor.loop.directory import RunDirectory, stored_source
 
 CONFIG = {"seed": 1, "resume": False, "engine": {"kind": "ray"}, "attack": {"pattern": [[1, 2]]}}
 

@@ -9,9 +9,9 @@ from flwr.clientapp import ClientApp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_backdoor.engines import LocalGrid, error_reply
 from fl_backdoor.errors import UserError
-from fl_backdoor.roll import Roll
+from fl_backdoor.federation.engines import LocalGrid, error_reply
+from fl_backdoor.federation.roll import Roll
 
 from .conftest import unavailable
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import FedAvg, GaussianNoise, NormClipping, Screened, Sniper
 
 from .conftest import unavailable

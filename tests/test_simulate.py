@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_backdoor.vertical.attacks import NoAttack
+from fl_backdoor.federation.vertical_attacks import NoAttack
 
 from . import test_vertical_experiment as vertical
 from .test_experiment import TINY, TINY_ATTACK, run
@@ -156,7 +156,8 @@ def test_a_refused_command_costs_no_resumption(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_survives_faults_long_names_and_another_start(tmp_path: Path) -> None:
     """One run has a class that fails in a way nobody expects."""
-    target = "attack._target_=tests.test_simulate.Unexpected,fl_backdoor.vertical.attacks.NoAttack"
+    nobody = "fl_backdoor.federation.vertical_attacks.NoAttack"
+    target = f"attack._target_=tests.test_simulate.Unexpected,{nobody}"
     sweep = [
         "-m", *vertical.TINY, "num_epochs=1", "name=" + 30 * "long name ", target,
         "attack=none", f"hydra.sweep.dir={tmp_path}",

@@ -8,9 +8,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import Sniper
-from strategies.sniper import sniper
+from strategies.rules.sniper import sniper
 
 
 def distance(first: np.ndarray, second: np.ndarray) -> float:

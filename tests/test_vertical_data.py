@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.vertical.data` and the scaling that its subclasses share."""
+"""Tests of `fl_backdoor.data.vertical.base` and the scaling that its subclasses share."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl_backdoor.data.vertical.base import Block, Labels, Rows, VerticalData
+from fl_backdoor.data.vertical.standardize import standardize
 from fl_backdoor.errors import UserError
-from fl_backdoor.vertical.data import Block, Labels, Rows, VerticalData
-from fl_backdoor.vertical.standardize import standardize
 
 ROWS = Rows.of(range(10)), Rows.of(range(6))
 

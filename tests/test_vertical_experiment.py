@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-import fl_backdoor.vertical.experiment as experiment
+import fl_backdoor.loop.vertical as experiment
 from clients.vertical import PassiveParty
 from fl_backdoor.config import conf_directory, load, one_line
 from fl_backdoor.errors import UserError
-from fl_backdoor.results import RunDirectory
-from fl_backdoor.vertical.config import VerticalConfig
-from fl_backdoor.vertical.federation import VerticalFederation
-from fl_backdoor.vertical.report import VerticalDisplay
+from fl_backdoor.federation.vertical import VerticalFederation
+from fl_backdoor.loop.directory import RunDirectory
+from fl_backdoor.loop.vertical_display import VerticalDisplay
+from fl_backdoor.schema import VerticalConfig
 
 TINY = [
     "protocol=vertical",
@@ -552,8 +552,8 @@ def test_parties_of_other_rows_are_named(tmp_path: Path, party: int, attack: str
         (["defense=noise", "+defenses.noise.varianc=1"], "varianc"),
         (["+defenses.mine=1"], "defenses.mine=1"),
         (["+defenses.mine._target_=clients.Mine"], "defenses.mine"),
-        (["top._target_=fl_backdoor.vertical.models.DenseBottom"], "top"),
-        (["attack._target_=fl_backdoor.attacks.LabelFlipping"], "attack"),
+        (["top._target_=fl_backdoor.models.DenseBottom"], "top"),
+        (["attack._target_=fl_backdoor.federation.attacks.LabelFlipping"], "attack"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

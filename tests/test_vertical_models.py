@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.vertical.models`: section 7.1 of Liu, Yi, Chen 2020."""
+"""Tests of `fl_backdoor.models.dense`: section 7.1 of Liu, Yi, Chen 2020."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fl_backdoor.vertical.models import DenseBottom
+from fl_backdoor.models.dense import DenseBottom
 
 sizes = st.integers(1, 8)
 

@@ -10,8 +10,8 @@ from flwr.app import Array, ArrayRecord
 from matplotlib.image import imread
 from rich.console import Console
 
-from fl_backdoor.results import RunDirectory
-from fl_backdoor.vertical.report import VerticalDisplay, draw_scores
+from fl_backdoor.loop.directory import RunDirectory
+from fl_backdoor.loop.vertical_display import VerticalDisplay, draw_scores
 
 ROW = {
     "epoch": 1,

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import (
     MultiKrum,
 )
 
-from fl_backdoor.engines import LocalGrid
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import GaussianNoise, NormClipping, Screened
 
 CLIENTS = 8

@@ -6,10 +6,10 @@ Apart from the strategies, because it needs torch.
 from .active_party import ActiveParty, EpochReport
 from .backdoor import BackdoorActiveParty
 from .defense import GradientDefense
+from .defenses.clipping import GradientClipping
+from .defenses.noise import GradientNoise
+from .defenses.sparsification import GradientSparsification
 from .enrolment import Party, ProtocolError, enrol
-from .gradient_clipping import GradientClipping
-from .gradient_noise import GradientNoise
-from .gradient_sparsification import GradientSparsification
 from .top_models import DenseTop, SumTop
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""Attacks of clients, one a file."""

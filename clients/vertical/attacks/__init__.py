@@ -1,0 +1,1 @@
+"""Attacks of passive parties, one a file."""

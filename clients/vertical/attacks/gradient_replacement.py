@@ -1,0 +1,86 @@
+"""Backdoor by gradient replacement: Liu, Yi, Chen 2020, section 5.3, Algorithms 2 and 3."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..passive_party import PassiveParty
+
+
+class GradientReplacementParty(PassiveParty):
+    """Make triggered rows look like the target class, knowing the label of one row or a few.
+
+    Parameters
+    ----------
+    model, train, test
+        As for `PassiveParty`.
+    target_rows : Tensor of shape (t,)
+        D_target: train rows known to have the target label.
+    poisoned_rows : Tensor of shape (p,)
+        D_poison: train rows that carry the trigger.
+    gamma : float
+        The factor on the recorded gradient (Algorithm 2).
+    blur_variance : float, optional
+        Variance of the Gaussian vectors sent in place of the activations of poisoned rows
+        (Algorithm 3; 1e-6 in section 7.1). None: send the activations.
+    **options
+        Arguments of `PassiveParty`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Tensor,
+        test: Tensor,
+        *,
+        target_rows: Tensor,
+        poisoned_rows: Tensor,
+        gamma: float = 10.0,
+        blur_variance: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(model, train, test, **options)
+        self.gamma = gamma
+        self.blur_variance = blur_variance
+        self._is_target = mask(target_rows, len(train))
+        self.is_poisoned = mask(poisoned_rows, len(train))
+
+    def push(self, g_rec: Tensor) -> Tensor:
+        """Return what the gradient (m,) of a poisoned row becomes: gamma * g_rec."""
+        return self.gamma * g_rec
+
+    def poison_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        """Replace the gradient of poisoned rows by gamma * g_rec (Algorithm 2).
+
+        Rows are gone through in order. Before a target row has come up there is no g_rec, and
+        poisoned rows keep their own gradient.
+        """
+        poisoned = gradient.clone()
+        events = self._is_target[rows] | self.is_poisoned[rows]
+        for place in events.nonzero().flatten().tolist():
+            if self._is_target[rows[place]]:
+                self.memory["g_rec"] = gradient[place].clone()
+            if self.is_poisoned[rows[place]] and "g_rec" in self.memory:
+                poisoned[place] = self.push(self.memory["g_rec"])
+        return poisoned
+
+    def poison_activations(self, rows: Tensor, activations: Tensor) -> Tensor:
+        """Send noise for poisoned rows in training (Algorithm 3), if asked to."""
+        if self.blur_variance is None:
+            return activations
+        poisoned = self.is_poisoned[rows]
+        generator = torch.Generator().manual_seed(self.draw(1))
+        noise = torch.randn(activations.shape, generator=generator) * self.blur_variance**0.5
+        return torch.where(poisoned[:, None], noise, activations)
+
+    def report(self) -> dict[str, float]:
+        """Return the norm of g_rec, which vanishes as the target row is learned."""
+        return {"g-rec-norm": float(self.memory["g_rec"].norm())} if "g_rec" in self.memory else {}
+
+
+def mask(rows: Tensor, count: int) -> Tensor:
+    """Mark rows among all of them."""
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[rows] = True
+    return mask

@@ -1,0 +1,1 @@
+"""How columns are split among parties."""

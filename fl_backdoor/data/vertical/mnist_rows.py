@@ -1,0 +1,126 @@
+"""MNIST cut into horizontal bands, one for each party."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from torch import Tensor
+
+from ...errors import UserError
+from ..mnist import LabelledImages, load_mnist, resolve_source
+from .base import Block, Labels, Rows, VerticalData
+
+SIDE: Final = 28
+
+
+@dataclass(kw_only=True)
+class MnistRows(VerticalData):
+    """Each party holds some adjacent pixel rows of every digit, grey values 0 to 1.
+
+    Attributes
+    ----------
+    source, root : str, str or None
+        Where the images come from, see `fl_backdoor.data.mnist.load_mnist`.
+    blocks : list of [int, int]
+        First and last pixel row of each party, inclusive; together rows 0 to 27 in order.
+    trigger : list of [int, int]
+        ``[row, column]`` of pixels of the whole image, all in the trigger party's block.
+    """
+
+    source: str = "auto"
+    root: str | None = None
+    blocks: list[list[int]] = field(default_factory=lambda: [[0, 13], [14, 27]])
+    trigger: list[Any] = field(default_factory=lambda: [[25, 27], [27, 25], [26, 26], [27, 27]])
+    poisoned_train: int | None = 600
+    poisoned_test: int | None = 100
+
+    def __post_init__(self) -> None:
+        """Check that the blocks share out the image."""
+        expected = 0
+        for block in self.blocks:
+            if len(block) != 2 or block[0] > block[1]:
+                raise self._refused(f"{block} is not [first row, last row]")
+            first, last = block
+            if first < expected:
+                raise self._refused(f"row {first} is in two blocks, or its block is out of order")
+            if first > expected:
+                raise self._refused(f"row {expected} is in no block")
+            if last >= SIDE:
+                raise self._refused(f"row {last} is not in the image")
+            expected = last + 1
+        if expected < SIDE:
+            raise self._refused(f"row {expected} is in no block")
+        super().__post_init__()
+
+    def _refused(self, what: str) -> UserError:
+        return UserError(
+            f"dataset.blocks={self.blocks}: {what}; allowed are rows 0 to {SIDE - 1}, each once, "
+            "in order"
+        )
+
+    def settle(self) -> dict[str, Any]:
+        """Decide where the images come from."""
+        source, root = resolve_source(self.root, self.source)
+        return {"source": source, "root": root}
+
+    @property
+    def num_parties(self) -> int:
+        """Passive parties, one for each block."""
+        return len(self.blocks)
+
+    def block(self, party: int) -> Block:
+        """Return the pixels of the party's rows, row by row."""
+        first, last = self.blocks[party]
+        return _block(self.source, self.root, first, last)
+
+    def labels(self) -> Labels:
+        """Return the digits."""
+        images = _images(self.source, self.root)
+        names = tuple(map(str, range(10)))
+        return Labels(images.train_labels, images.test_labels, names, *_rows(images))
+
+    def describe(self) -> str:
+        """Name the images and the rows of each party."""
+        rows = ", ".join(f"{first}-{last}" for first, last in self.blocks)
+        return f"{_images(self.source, self.root).description}; pixel rows {rows}"
+
+    def trigger_columns(self) -> list[int]:
+        """Return the columns of the trigger's pixels in the trigger party's block."""
+        first, last = self.blocks[self.trigger_party]
+        columns = []
+        for pixel in self.trigger:
+            match pixel:
+                case [int(row), int(column)] if first <= row <= last and 0 <= column < SIDE:
+                    columns.append((row - first) * SIDE + column)
+                case _:
+                    raise UserError(
+                        f"dataset.trigger={self.trigger}: {pixel} is no pixel of party "
+                        f"{self.trigger_party}; allowed are [row, column] with rows {first} to "
+                        f"{last} and columns 0 to {SIDE - 1}"
+                    )
+        return columns
+
+
+@lru_cache(maxsize=2)
+def _images(source: str, root: str | None) -> LabelledImages:
+    """Load the images; cached so that an unsettled source asks for the hub only once."""
+    return load_mnist(root, source)
+
+
+@lru_cache(maxsize=2 * SIDE)
+def _block(source: str, root: str | None, first: int, last: int) -> Block:
+    images = _images(source, root)
+
+    def flat(whole: Tensor) -> Tensor:
+        return whole[:, 0, first : last + 1].flatten(1).float().div_(255)
+
+    return Block(flat(images.train_images), flat(images.test_images), *_rows(images))
+
+
+def _rows(images: LabelledImages) -> tuple[Rows, Rows]:
+    """Identify the images by their data set and their number in its own order."""
+    train, test = (
+        Rows.of(f"{images.name} {number}" for number in range(len(labels)))
+        for labels in (images.train_labels, images.test_labels)
+    )
+    return train, test

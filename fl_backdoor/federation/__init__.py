@@ -1,0 +1,1 @@
+"""Who takes part: engines, nodes, attackers, and clients built from a configuration."""

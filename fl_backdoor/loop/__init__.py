@@ -1,0 +1,1 @@
+"""A run: its clean twin, its rounds or epochs, what it keeps and what it shows."""

@@ -1,0 +1,1 @@
+"""The graph of clients whose models are close, and its largest clique."""

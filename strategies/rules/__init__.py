@@ -1,0 +1,1 @@
+"""Aggregation rules and defenses, one a file: the equations, then the strategy."""

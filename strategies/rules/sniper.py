@@ -1,0 +1,206 @@
+"""Understanding Distributed Poisoning Attack in Federated Learning.
+
+[Cao et al., 2019], section V and Algorithm 2: average only the models of the largest group
+of clients that are all close to one another.
+"""
+
+import math
+from dataclasses import dataclass
+from logging import INFO, WARNING
+from typing import Any
+
+import numpy as np
+from flwr.app import Message, MetricRecord
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from ..graph.clique import Clique, maximum_clique
+from ..graph.distances import PairwiseDistances
+from ..replies import (
+    Screening,
+    arrays_of,
+    check_positive,
+    flatten,
+    floating_size,
+    vector_dtype,
+)
+from .fedavg import FedAvg
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The honest models by Algorithm 2.
+
+    Attributes
+    ----------
+    kept : tuple of int
+        Rows of the largest clique, ascending; empty where no majority clique can exist.
+    threshold : float
+        The gamma at which the clique was found.
+    proven : bool
+        False if a search for a clique was cut short: ``kept`` is then a majority clique that may
+        not be the largest or the tightest, or gamma may have grown further than needed.
+    """
+
+    kept: tuple[int, ...]
+    threshold: float
+    proven: bool
+
+
+class Sniper(FedAvg):
+    """Average the models of the maximum clique of mutually close clients.
+
+    Parameters
+    ----------
+    threshold : float (default: 0.5)
+        gamma: two models are neighbours if their Euclidean distance is smaller.
+    step : float (default: 0.05)
+        epsilon: gamma grows by it until a clique has more than N/2 members.
+    **fedavg_arguments
+        Arguments of `strategies.FedAvg`.
+
+    Raises
+    ------
+    ValueError
+        If threshold or step is not a positive finite number.
+
+    Notes
+    -----
+    N counts every client asked in the round, so that clients that fail or send garbage do
+    not help the others to a majority. Where N/2 or fewer clients sent a valid model, no
+    majority clique can exist and the global model stays as it was.
+    """
+
+    def __init__(self, threshold: float = 0.5, step: float = 0.05, **fedavg_arguments: Any) -> None:
+        super().__init__(**fedavg_arguments)
+        check_positive(threshold=threshold, step=step)
+        self.threshold = threshold
+        self.step = step
+
+    def summary(self) -> None:
+        """Log the settings of the strategy."""
+        log(INFO, "\t├──> Sniper: threshold %g, step %g", self.threshold, self.step)
+        super().summary()
+
+    def select(
+        self, screening: Screening, participants: int, metrics: MetricRecord
+    ) -> list[Message]:
+        """Keep the replies whose models form the maximum clique."""
+        like = arrays_of(screening.valid[0])
+        models = np.empty((len(screening.valid), floating_size(like)), vector_dtype(like))
+        for row, reply in zip(models, screening.valid, strict=True):
+            flatten(arrays_of(reply), out=row)
+        selection = sniper(models, self.threshold, self.step, participants=participants)
+        kept = [screening.valid[i] for i in selection.kept]
+        if not kept:
+            log(
+                WARNING,
+                "Sniper: %d valid models of %d clients cannot hold a majority clique",
+                len(models),
+                participants,
+            )
+        if not selection.proven:
+            log(WARNING, "Sniper: clique search cut short; the clique may not be the largest")
+        nodes = {reply.metadata.src_node_id for reply in screening.valid}
+        kept_nodes = {reply.metadata.src_node_id for reply in kept}
+        metrics["kept-nodes"] = sorted(kept_nodes)
+        metrics["dropped-nodes"] = sorted(nodes - kept_nodes)
+        metrics["threshold"] = selection.threshold
+        metrics["clique-proven"] = int(selection.proven)
+        return kept
+
+
+def sniper(
+    models: NDArray[np.floating],
+    threshold: float = 0.5,
+    step: float = 0.05,
+    *,
+    participants: int | None = None,
+) -> Selection:
+    """Identify the honest models (Algorithm 2).
+
+    The paper raises gamma step by step. A clique at one gamma is a clique at any larger
+    one, so the first gamma with a majority clique is found by doubling and bisection, with
+    the identical answer. Among several maximum cliques the one of smallest diameter is taken.
+
+    Parameters
+    ----------
+    models : array of shape (n, d)
+        M_1 ... M_n, one row a local model; finite.
+    threshold, step : float
+        gamma and epsilon, distances.
+    participants : int, optional
+        N, if more clients than the n that answered take part in the round.
+
+    Raises
+    ------
+    ValueError
+        If threshold or step is not a positive finite number.
+    """
+    check_positive(threshold=threshold, step=step)
+    majority = max(participants or 0, len(models)) // 2 + 1
+    if len(models) < majority:
+        return Selection((), threshold, proven=True)
+    distances = PairwiseDistances(models)
+    attempts: dict[int, Clique | None] = {}
+
+    def gamma(k: int) -> float:
+        """Return gamma after k steps; with a tiny epsilon k can outgrow any float."""
+        return threshold + k * step if k.bit_length() < 1000 else math.inf
+
+    def has_majority(k: int) -> bool:
+        attempts[k] = maximum_clique(distances.below(gamma(k)), at_least=majority)
+        clique = attempts[k]
+        return clique is not None and bool(clique.members)
+
+    low, high = -1, 0
+    while not has_majority(high):
+        low, high = high, 2 * high + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if has_majority(middle) else (middle, high)
+
+    clique = attempts[high]
+    assert clique is not None
+    gave_up = any(c is not None and not c.proven for c in attempts.values())
+    adjacency = distances.below(gamma(high))
+    members, tightest = _tightest(clique.members, adjacency, distances.matrix)
+    return Selection(members, gamma(high), proven=tightest and not gave_up)
+
+
+def _tightest(
+    members: tuple[int, ...],
+    adjacency: NDArray[np.bool_],
+    distances: NDArray[np.float64],
+) -> tuple[tuple[int, ...], bool]:
+    """Find the maximum clique of smallest diameter, by bisection over the diameters.
+
+    Returns the clique, and whether no search was cut short.
+    """
+    size = len(members)
+    # A vertex of too small degree is in no clique of this size. Mostly that leaves one clique.
+    candidates = np.flatnonzero(adjacency.sum(axis=1) >= size - 1)
+    if len(candidates) == size:
+        return members, True
+    adjacency = adjacency[np.ix_(candidates, candidates)]
+    distances = distances[np.ix_(candidates, candidates)]
+    best = np.searchsorted(candidates, members)
+    diameters = np.unique(distances[adjacency])
+
+    def rank(clique: NDArray[np.intp]) -> int:
+        """Return the place of a clique's diameter among all distances."""
+        return int(np.searchsorted(diameters, distances[np.ix_(clique, clique)].max()))
+
+    proven = True
+    low, high = -1, rank(best)
+    while high - low > 1:
+        middle = (low + high) // 2
+        closer = adjacency & (distances <= diameters[middle])
+        clique = maximum_clique(closer, at_least=size)
+        proven = proven and (clique is None or clique.proven)
+        if clique is not None and clique.members:
+            best = np.array(clique.members)
+            high = rank(best)
+        else:
+            low = middle
+    return tuple(int(i) for i in candidates[best]), proven

@@ -1,0 +1,1 @@
+"""Defenses of the active party, one a file."""

@@ -1,0 +1,41 @@
+"""Clipping of the gradients that are sent: Liu, Yi, Chen 2020, section 6.3."""
+
+import torch
+from torch import Generator, Tensor
+
+from ...replies import check_positive
+from ..defense import GradientDefense
+
+
+class GradientClipping(GradientDefense):
+    """Bound the norm of each row's gradient.
+
+    Parameters
+    ----------
+    max_norm : float
+        Clipping norm C: rows g_i become g_i * min(1, C / |g_i|).
+
+    Raises
+    ------
+    ValueError
+        If the norm is not a positive number.
+    """
+
+    def __init__(self, max_norm: float) -> None:
+        super().__init__()
+        check_positive(max_norm=max_norm)
+        self.max_norm = max_norm
+
+    def defend(
+        self,
+        gradient: Tensor,
+        rows: Tensor,  # noqa: ARG002
+        *,
+        party: int,  # noqa: ARG002
+        num_rows: int,  # noqa: ARG002
+        generator: Generator,  # noqa: ARG002
+    ) -> Tensor:
+        """Clip."""
+        norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+        factors: Tensor = (self.max_norm / norms).clamp(max=1.0)  # a norm of 0 gives inf, then 1
+        return gradient * factors
