@@ -85,8 +85,8 @@ def draw_agreement(graph: "nx.Graph", path: Path) -> bool:
     kept, others = ([c for c in graph if graph.nodes[c]["kept"] is k] for k in (True, False))
     # Lengths are inches. Symbols shrink with the root of their number, so the circles grow with it.
     symbol = 0.3 * min(1, math.sqrt(40 / max(1, len(graph))))
-    inner = _radius(len(kept), symbol, 0.8 if len(kept) > 1 else 0.0)
-    outer = _radius(len(others), symbol, inner + 3 * symbol)
+    inner = _radius(len(kept), symbol, 0.7 if len(kept) > 1 else 0.0)
+    outer = _radius(len(others), symbol, inner + 4 * symbol)
     half = max(inner, outer if others else 0.0) + symbol
     figure, axes = new_axes(max(5.4, 2 * half + 0.2), 2 * half + 1.5)
     places = {**_circle(kept, inner), **_circle(others, outer)}
@@ -103,9 +103,7 @@ def draw_agreement(graph: "nx.Graph", path: Path) -> bool:
     for label, (edges, style, color) in lines.items():
         if edges:
             strength = min(0.6, max(0.05, 150 / len(edges)))
-            nx.draw_networkx_edges(
-                graph, places, edges, 0.8, color, style, alpha=strength, ax=axes
-            )
+            nx.draw_networkx_edges(graph, places, edges, 0.8, color, style, alpha=strength, ax=axes)
             handles += axes.plot([], [], color=color, linestyle=style, label=label)
     for clients, state in ((kept, "kept"), (others, "dropped" if kept else "")):
         for attacks, shape, color in ((False, "o", "tab:blue"), (True, "s", "tab:red")):

@@ -102,9 +102,8 @@ class MultiKrum(Robust):
         """Average the models selected."""
         n, f, m = len(round), self.num_malicious, self.num_selected
         if n < max(f + 3, m):
-            return Outcome.refuse(
-                self, f"{n} valid models; num_malicious {f} and num_selected {m} need {max(f + 3, m)}"
-            )
+            settings = f"num_malicious {f} and num_selected {m}"
+            return Outcome.refuse(self, f"{n} valid models; {settings} need {max(f + 3, m)}")
         guaranteed = n > 2 * f + 2
         if not guaranteed:
             log(WARNING, "%s: no guarantee with %d valid models of %d", type(self).__name__, n, f)
