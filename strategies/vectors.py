@@ -60,7 +60,7 @@ class Layout:
         names = [n for n in floating if n not in spared] + [n for n in floating if n in spared]
         self.shapes = {name: tuple(arrays[name].shape) for name in names}
         self.dtypes = {name: np.dtype(arrays[name].dtype) for name in names}
-        self.dtype = np.dtype(np.result_type(*self.dtypes.values()) if names else np.float32)
+        self.dtype = np.dtype(np.result_type(np.float32, *self.dtypes.values()))
         self._starts: dict[str, int] = {}
         self.size = 0
         last = parameters = 0

@@ -39,10 +39,10 @@ def agreement_graph(models: NDArray[np.floating], threshold: float) -> "nx.Graph
     Examples
     --------
     >>> import numpy as np
-    >>> models = np.array([[0.0, 0.0], [0.3, 0.4], [0.3, 0.0], [9.0, 9.0]])
-    >>> graph = agreement_graph(models, threshold=0.5)
+    >>> models = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 0.0], [90.0, 90.0]])
+    >>> graph = agreement_graph(models, threshold=5.0)
     >>> sorted(graph.edges(data="distance"))
-    [(0, 2, 0.3), (1, 2, 0.4)]
+    [(0, 2, 3.0), (1, 2, 4.0)]
     """
     distances = PairwiseDistances(models)
     distances.below(threshold)  # from here on those near the threshold are exact

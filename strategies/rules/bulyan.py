@@ -100,7 +100,7 @@ class Bulyan(Robust):
 
     def check(self, num_clients: int) -> None:
         """Refuse more malicious clients than the rule can ever withstand."""
-        check_allowed(self, num_clients, 0, (num_clients - 3) // 4, "num_malicious")
+        check_allowed(self, "num_malicious", 0, (num_clients - 3) // 4, num_clients)
 
     def summary(self) -> None:
         """Log the settings of the strategy."""

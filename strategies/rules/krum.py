@@ -34,9 +34,10 @@ def krum_scores(squared: NDArray[np.float64], neighbours: int) -> NDArray[np.flo
     """
     others = squared.copy()
     np.fill_diagonal(others, np.inf)
-    scores: NDArray[np.float64] = np.sort(others, axis=1)[:, :neighbours].sum(axis=1)
+    scores = np.sort(others, axis=1)[:, :neighbours].sum(axis=1)
     # The distances of two equal models to a third may differ in the last bits.
-    return scores[squared.argmin(axis=1)]
+    equal: NDArray[np.float64] = scores[squared.argmin(axis=1)]
+    return equal
 
 
 def krum(squared: NDArray[np.float64], f: int, m: int = 1) -> NDArray[np.intp]:
@@ -89,8 +90,8 @@ class MultiKrum(Robust):
 
     def check(self, num_clients: int) -> None:
         """Refuse settings for which the guarantee never holds, or that select too many."""
-        check_allowed(self, num_clients, 0, (num_clients - 3) // 2, "num_malicious")
-        check_allowed(self, num_clients, 1, num_clients, "num_selected")
+        check_allowed(self, "num_malicious", 0, (num_clients - 3) // 2, num_clients)
+        check_allowed(self, "num_selected", 1, num_clients, num_clients)
 
     def summary(self) -> None:
         """Log the settings of the strategy."""
@@ -106,7 +107,13 @@ class MultiKrum(Robust):
             return Outcome.refuse(self, f"{n} valid models; {settings} need {max(f + 3, m)}")
         guaranteed = n > 2 * f + 2
         if not guaranteed:
-            log(WARNING, "%s: no guarantee with %d valid models of %d", type(self).__name__, n, f)
+            log(
+                WARNING,
+                "%s: no guarantee: %d valid models, of which %d may be malicious",
+                type(self).__name__,
+                n,
+                f,
+            )
         votes = np.zeros(n)
         chosen = krum(round.distances.squared, f, m)
         votes[chosen] = round.votes[chosen]
