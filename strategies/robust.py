@@ -72,7 +72,7 @@ class Robust(StandIn):
     """What the rule cannot do without: parameters, ``run_model``, ``root_update``."""
 
     exceptions: ClassVar[dict[str, str]] = {}
-    """Laws of ``tests/test_contract_strategies.py`` that the rule breaks, and its paper's reason."""
+    """Laws of the contract (``docs/design.md``) that the rule breaks, and its paper's reason."""
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from fl_backdoor.config import build, conf_directory
 from fl_backdoor.errors import UserError
+from fl_backdoor.loop.run import _check_rule
 from strategies import Robust
 
 NAMES = sorted(path.stem for path in (conf_directory() / "strategy").glob("*.yaml"))
@@ -33,11 +34,16 @@ def settings(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def new(name: str) -> Robust:
-    strategy = build("strategy", settings(name), Robust)
+def checked(node: dict[str, Any]) -> Robust:
+    strategy = build("strategy", node, Robust)
     assert isinstance(strategy, Robust)
+    _check_rule(strategy.flower, CLIENTS)
     strategy.check(CLIENTS)
     return strategy
+
+
+def new(name: str) -> Robust:
+    return checked(settings(name))
 
 
 def models(seed: int = 0, clients: int = CLIENTS, dtype: object = np.float32) -> list[dict]:
@@ -248,11 +254,7 @@ def test_a_setting_that_is_no_number_gives_one_line_that_names_it(name) -> None:
                 node = node[step]
             node[last] = wrong
             with pytest.raises((UserError, ValueError)) as caught:
-                strategy = build("strategy", changed, Robust)
-                strategy.check(CLIENTS)
-                from fl_backdoor.loop.run import _check_rule
-
-                _check_rule(strategy.flower, CLIENTS)
+                checked(changed)
             assert last in str(caught.value), (key, wrong)
             assert "\n" not in str(caught.value)
 
