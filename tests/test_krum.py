@@ -165,12 +165,8 @@ def test_krum_is_exact_where_the_gram_matrix_of_flower_cancels(apart, reply):
     f, astray = 2, 0
     for seed in range(12):
         models = converged(seed, apart)
-        exact = np.array(
-            [
-                [np.sum((a.astype(np.float64) - b.astype(np.float64)) ** 2) for b in models]
-                for a in models
-            ]
-        )
+        wide = models.astype(np.float64)
+        exact = np.array([[np.sum((a - b) ** 2) for b in wide] for a in wide])
         (best,) = krum_written_out(exact, f, 1)
         assert krum(squared_of(models), f).tolist() == [best]
         contents = [reply({"w": model}).content for model in models]
@@ -182,17 +178,14 @@ def test_krum_is_exact_where_the_gram_matrix_of_flower_cancels(apart, reply):
 # --- As strategies ---------------------------------------------------------------------------
 
 
-def messages_of(models, reply, **metrics):
-    return [
-        reply({"w": model}, node=node, metrics={"num-examples": 10 + node, **metrics})
-        for node, model in enumerate(models, 1)
-    ]
-
-
 def aggregate(strategy, models, reply, record):
     sent = record({"w": np.zeros_like(models[0])})
     strategy.configure_train(1, sent, ConfigRecord(), LocalGrid(None, max(2, len(models))))
-    arrays, metrics = strategy.aggregate_train(1, messages_of(models, reply))
+    replies = [
+        reply({"w": model}, node=node, metrics={"num-examples": 10 + node})
+        for node, model in enumerate(models, 1)
+    ]
+    arrays, metrics = strategy.aggregate_train(1, replies)
     return arrays["w"].numpy(), metrics, strategy.rounds[1]
 
 
