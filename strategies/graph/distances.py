@@ -44,7 +44,7 @@ class PairwiseDistances:
 
     Parameters
     ----------
-    models : ndarray of float32 or float64, shape (n, d)
+    models : ndarray of float16, float32 or float64, shape (n, d)
         One client model M_i per row, in the unit of the parameters. Never written to.
 
     Raises
@@ -57,8 +57,8 @@ class PairwiseDistances:
     def __init__(self, models: NDArray[np.floating]) -> None:
         if models.ndim != 2 or models.size == 0:
             raise ValueError(f"models must be a non-empty (n, d) matrix, got shape {models.shape}")
-        if models.dtype not in (np.float32, np.float64):
-            raise ValueError(f"models must be float32 or float64, got {models.dtype}")
+        if models.dtype.kind != "f" or models.dtype.itemsize > 8:
+            raise ValueError(f"models must be float16, float32 or float64, got {models.dtype}")
         n = len(models)
         self._models = models
         self._norms = np.empty(n)
