@@ -276,7 +276,7 @@ def test_a_resumed_run_keeps_the_data_it_was_started_with(
         names = ["+experiment=sniper_goal1", *overrides, *TINY_ATTACK, "resume=true"]
         config = load(compose("config", names))
     assert isinstance(config, Config)
-    assert config.dataset.source == "auto"
+    assert config.dataset["source"] == "auto"
     assert experiment.run(config, path, Display(Console(quiet=True))) == summary
 
 

@@ -4,7 +4,7 @@ import platform
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from strategies.replies import Screening, arrays_of, flatten, metrics_of, screen
 
 from .. import __version__
 from ..config import Config, build
+from ..data.base import Source
 from ..errors import UserError
 from ..federation.engines import launch
 from ..federation.grids import PartOfGrid
-from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, resolve_data
+from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
 from ..federation.roll import Roll
 from ..measure.metrics import detection, distance_statistics, evaluate
 from .directory import TWIN, Row, RunDirectory, stored_source
@@ -254,8 +255,8 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
         are done kept.
     """
     if config.resume:
-        config.dataset = replace(config.dataset, **stored_source(path, asdict(config.dataset)))
-    config = resolve_data(config)
+        config.dataset = config.dataset | stored_source(path, config.dataset)
+    config = settle_data(config, Source)
     federation = Federation(config)
     display.line(f"Data: {federation.data.description}")
     federation.check()

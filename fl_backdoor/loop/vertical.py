@@ -12,9 +12,11 @@ from torch.nn import functional
 from clients.vertical import infer_labels
 from strategies.vertical import ActiveParty, EpochReport, Party, ProtocolError, SumTop
 
+from ..data.vertical.base import VerticalData
 from ..errors import UserError
 from ..federation.engines import launch, wait_for_nodes
-from ..federation.vertical import VerticalFederation, make_party_app, settle_data
+from ..federation.horizontal import settle_data
+from ..federation.vertical import VerticalFederation, make_party_app
 from ..measure.metrics import predict
 from ..schema import VerticalConfig
 from .directory import TWIN, Row, RunDirectory, stored_source
@@ -186,7 +188,7 @@ def run(
     """
     if config.resume:
         config.dataset = config.dataset | stored_source(path, config.dataset)
-    config = settle_data(config)
+    config = settle_data(config, VerticalData)
     federation = VerticalFederation(config)
     display.line(f"Data: {federation.data.describe()}")
     federation.check()
