@@ -21,7 +21,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from strategies.replies import line as short_line
+from strategies.checks import line as short_line
 
 from .config import fail
 from .errors import UserError

@@ -1,33 +1,32 @@
-"""Wrap any Flower strategy so that invalid replies neither reach nor stop it."""
+"""Flower's own strategies as a rule."""
 
 from collections.abc import Iterable
 from logging import INFO, WARNING
+from typing import Any, ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
+from numpy.typing import NDArray
 
-from .replies import (
-    arrays_of,
-    check_bool,
-    decode,
-    has_finite_norm,
-    is_floating,
-    screen,
-    weigh,
-    with_arrays,
-    with_dtypes_of,
-)
+from .replies import with_records
+from .robust import Robust
+from .round import Outcome, Round
+from .snapshot import restore, snapshot
+from .vectors import decode, decoded, to_array
+
+MEMORY = "flower/"
 
 
-class Screened(Strategy):
-    """Pass only valid replies to a strategy, each with one vote.
+class Screened(Robust):
+    """Pass only valid replies to a strategy of Flower's, each with one vote.
 
     Flower's own strategies refuse a whole round when one reply differs from the others, and
     weight models by the number of examples that the clients themselves report. Behind this
-    wrapper they do neither.
+    wrapper they do neither. Whatever else they want is theirs: further records of a reply
+    (control variates), models that grow (trees), a `start` of their own, attributes that an app
+    sets. What they remember in arrays, numbers and containers of them is saved and resumed.
 
     A valid model may still be far away, and a rule with a memory (``FedAvgM``, ``FedAdam``)
     keeps it: one immense update can end the learning of ``FedAdam`` for good. Put `NormClipping`
@@ -39,115 +38,97 @@ class Screened(Strategy):
         Any Flower strategy, for instance ``Krum(num_malicious_nodes=3)`` or another defense.
     weighted : bool (default: False)
         Let the wrapped strategy weight by the reported number of examples.
+    statistics : sequence of str
+        As for `Robust`.
+
+    Raises
+    ------
+    ValueError
+        If strategy is none, or when its memory is asked for and holds what cannot be kept.
     """
 
-    def __init__(self, strategy: Strategy, *, weighted: bool = False) -> None:
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(
+        self, strategy: Strategy, *, weighted: bool = False, statistics: Iterable[str] = ()
+    ) -> None:
         if not isinstance(strategy, Strategy):
             raise ValueError(f"strategy = {strategy!r} must be a flwr.serverapp.strategy.Strategy")
-        check_bool(weighted=weighted)
+        super().__init__(weighted=weighted, statistics=statistics, flower=strategy)
         self.strategy = strategy
-        self.weighted = weighted
-        self._sent: ArrayRecord | None = None
-        self._participants = 0
-
-    @property
-    def weighted_by_key(self) -> str:
-        """Metric that holds a client's number of examples."""
-        return str(getattr(self.strategy, "weighted_by_key", "num-examples"))
 
     def summary(self) -> None:
         """Log the settings of the wrapper, then of the wrapped strategy."""
         log(INFO, "\t├──> %s around %s", type(self).__name__, type(self.strategy).__name__)
-        self.strategy.summary()
+        self._flowers("summary")
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Configure the round, and remember the model that the replies start from."""
-        self._sent = arrays
-        messages = list(self.strategy.configure_train(server_round, arrays, config, grid))
-        self._participants = len(messages)
-        return messages
+    def remember(self) -> dict[str, NDArray[Any]]:
+        """Return the state of the strategy."""
+        return {MEMORY + key: value for key, value in snapshot(self.strategy).items()}
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Screen the replies, let the wrapped strategy average them, finish the average."""
-        replies = list(replies)
-        screening = screen(replies, self._sent, self.weighted_by_key)
-        screening.report()
-        valid = weigh(screening.valid, self.weighted_by_key, weighted=self.weighted)
-        own = MetricRecord()
-        arrays, metrics = None, None
-        if valid:
-            valid = self.rewrite(valid, own)
-            # Some of Flower's strategies empty the records that they are given.
-            valid = [with_arrays(reply, arrays_of(reply).copy()) for reply in valid]
-            try:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    arrays, metrics = self.strategy.aggregate_train(server_round, valid)
-                    arrays = self._checked(arrays)
-            except Exception as error:
-                # Too few valid replies for the rule (Bulyan needs 4f + 3, say) is what an
-                # attacker can cause, or a node that is gone. If all are there and valid, it is a
-                # fault of the setting.
-                if len(screening.valid) == len(replies) >= self._participants:
-                    raise
-                log(WARNING, "%s: %.200r", type(self.strategy).__name__, error)
-        if arrays is None or arrays is self._sent:
-            log(WARNING, "Round %d keeps the old global model", server_round)
-            arrays = self._sent
-        else:
-            arrays = self.finish(server_round, arrays, own)
-        result = MetricRecord(dict(metrics or {}) | dict(own))
-        # A wrapped strategy of ours screens again and finds nothing: keep what we found.
-        result["invalid-nodes"] = sorted(screening.invalid)
-        return arrays, result
+    def remind(self, memory: dict[str, NDArray[Any]]) -> None:
+        """Take up what `remember` returned."""
+        restore(self.strategy, {k.removeprefix(MEMORY): value for k, value in memory.items()})
 
-    def rewrite(self, replies: list[Message], metrics: MetricRecord) -> list[Message]:  # noqa: ARG002
-        """Change valid replies before they are averaged. A defense overrides this."""
-        return replies
+    @property
+    def reads_messages(self) -> bool:
+        """The strategy gets the messages."""
+        return True
 
-    def finish(
-        self,
-        server_round: int,  # noqa: ARG002
-        arrays: ArrayRecord,
-        metrics: MetricRecord,  # noqa: ARG002
-    ) -> ArrayRecord:
-        """Change the averaged model. A defense overrides this."""
-        return arrays
+    def client_metrics(self, replies: list[Message]) -> dict[str, Any]:  # noqa: ARG002
+        """Leave it to the strategy."""
+        return {}
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Configure the evaluation as the wrapped strategy does."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+    def aggregate(self, round: Round) -> Outcome:
+        """Let the strategy aggregate the round's messages."""
+        replies = [self.voting(self._message(round, i)) for i in round.order]
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                arrays, metrics = self._flowers("aggregate_train", round.number, replies)
+        except Exception as error:
+            # Too few valid replies for the rule (Bulyan needs 4f + 3, say) is what an attacker
+            # can cause, or a node that is gone. If all are there, it is a fault of the setting.
+            if len(round) >= round.asked:
+                raise
+            log(WARNING, "%s: %.200r", type(self.strategy).__name__, error)
+            return Outcome(None)
+        notes = dict(metrics or {})
+        if arrays is None:
+            return Outcome(None, notes=notes)
+        return self._outcome(arrays, notes, round)
 
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Aggregate the valid evaluation replies as the wrapped strategy does."""
-        screening = screen(replies, None, self.weighted_by_key, message_type="evaluate")
-        screening.report()
-        return self.strategy.aggregate_evaluate(
-            server_round, weigh(screening.valid, self.weighted_by_key, weighted=self.weighted)
-        )
+    def _message(self, round: Round, row: int) -> Message:
+        """Return a client's reply with the model that the round has for it."""
+        reply = round.replies[row]
+        record = reply.message.content.array_records[reply.record]
+        arrays = {name: record[name] for name in reply.values}
+        if round.rewritten:
+            whole = np.concatenate([round.models[row], round.statistics[row]])
+            arrays |= dict(round.layout.arrays(whole))
+        # A record of its own: some of Flower's strategies empty those that they are given.
+        return with_records(reply.message, {reply.record: ArrayRecord(arrays)})
 
-    def _checked(self, arrays: ArrayRecord | None) -> ArrayRecord | None:
-        """Give an aggregate the dtypes of the model; refuse it if finite values overflowed."""
-        if arrays is None or self._sent is None or arrays is self._sent:
-            return arrays
-        arrays = with_dtypes_of(self._sent, arrays)
-        if {n: tuple(a.shape) for n, a in arrays.items()} != {
-            n: tuple(a.shape) for n, a in self._sent.items()
-        }:
-            log(
-                WARNING,
-                "%s: the aggregate is not of the model's shape",
-                type(self.strategy).__name__,
-            )
-            return None
-        if all(has_finite_norm(decode(a)) for a in arrays.values() if is_floating(a)):
-            return arrays
-        log(WARNING, "%s: the aggregate is not finite", type(self.strategy).__name__)
-        return None
+    def _outcome(self, arrays: ArrayRecord, notes: dict[str, Any], round: Round) -> Outcome:
+        """Take a model apart into what wrappers may change, and the rest."""
+        layout, like = round.layout, round.sent or arrays
+        if not layout.shapes:
+            return Outcome(np.zeros(0), notes=notes, rest=arrays)
+        shapes = {n: tuple(a.shape) for n, a in arrays.items()}
+        if not layout.shapes.keys() <= shapes.keys() or any(
+            name in like and shape != tuple(like[name].shape) for name, shape in shapes.items()
+        ):
+            name = type(self.strategy).__name__
+            log(WARNING, "%s: the aggregate is not of the model's shape", name)
+            return Outcome(None, notes=notes)
+        row = np.empty(layout.size, layout.dtype)
+        layout.fill(row, decoded({name: arrays[name] for name in layout.shapes}))
+        parameters = set(layout.parameter_names)
+        # Flower's rules turn counters to float64, its FedAdam turns all arrays. The clients' next
+        # replies, whose dtypes are those of their models, would then be unlike the model.
+        rest = {
+            name: to_array(decode(array), np.dtype(like[name].dtype)) if name in like else array
+            for name, array in arrays.items()
+            if name not in parameters
+        }
+        model = row[layout.parameters].astype(np.float64)
+        return Outcome(model, notes=notes, rest=ArrayRecord(rest))

@@ -8,7 +8,8 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore import log
 
-from strategies.replies import is_from_grid, line
+from strategies.checks import line
+from strategies.replies import is_from_grid
 
 from ..errors import UserError
 from .engines import wait_for_nodes

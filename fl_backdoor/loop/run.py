@@ -4,23 +4,25 @@ import platform
 import time
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Bulyan, Strategy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from strategies.graph.distances import PairwiseDistances, distance
-from strategies.replies import Screening, arrays_of, flatten, metrics_of, screen
+from strategies import Robust, Round, Screened
+from strategies.graph.distances import distance
+from strategies.replies import metrics_of
+from strategies.vectors import decoded
 
 from .. import __version__
-from ..config import Config, build
+from ..config import Config, build, one_line
 from ..data.base import Source
 from ..errors import UserError
 from ..federation.engines import launch
@@ -30,7 +32,6 @@ from ..federation.roll import Roll
 from ..measure.metrics import detection, distance_statistics, evaluate
 from .directory import TWIN, Row, RunDirectory, stored_source
 from .display import Display
-from .memory import remembered, remind, wrapped
 
 Summary = dict[str, Any]
 
@@ -43,9 +44,13 @@ class Run:
     directory: RunDirectory
     display: Display
     test_set: tuple[Tensor, Tensor]
-    strategy: Strategy
+    strategy: Robust
     clean: bool
     floors: list[float]
+    _seen: Round | None = None
+    _between: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    _update_norms: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    _claims: list[float] = field(default_factory=list)
 
     def train(self, roll: Roll, workers: int) -> None:
         """Train the rounds that are still missing, and keep each as soon as it is done.
@@ -66,7 +71,8 @@ class Run:
         arrays = self.directory.arrays
         if arrays is None:
             arrays = ArrayRecord(self.federation.initial_state())
-        remind(self.strategy, self.directory.memory)
+        self.strategy.remind({n: a.numpy() for n, a in self.directory.memory.items()})
+        self.strategy.observers = [self._observe]
         self.display.begin(
             "clean twin" if self.clean else config.name, config.num_rounds, self.directory.rows
         )
@@ -75,6 +81,8 @@ class Run:
                 arrays = self._round(number, arrays, roll, workers)
         finally:
             self.display.end()
+        if self.strategy.rounds and not any(r["nodes"] for r in self.strategy.rounds.values()):
+            raise UserError("no reply of any round was valid: there is no result")
 
     def _round(self, number: int, sent: ArrayRecord, roll: Roll, workers: int) -> ArrayRecord:
         config = self.federation.config
@@ -88,6 +96,8 @@ class Run:
         present = PartOfGrid(roll.grid, nodes)
         messages = list(self.strategy.configure_train(number, sent, self._train_config(), present))
         partitions = roll.partitions
+        self.strategy.client_of = partitions.__getitem__
+        self._seen = None
         # Flower's own strategies sum in the order of arrival.
         replies = sorted(
             roll.grid.send_and_receive(messages, timeout=config.round_timeout),
@@ -96,7 +106,10 @@ class Run:
         received = time.perf_counter()
         answered = {partitions[r.metadata.src_node_id] for r in replies if not r.has_error()}
         failed = set(range(config.num_clients)) - answered
-        arrays, metrics = self.strategy.aggregate_train(number, replies)
+        try:
+            arrays, metrics = self.strategy.aggregate_train(number, replies)
+        except ValueError as error:  # what all clients sent cannot be aggregated
+            raise UserError(f"round {number}: {one_line(error)}") from error
         arrays = sent if arrays is None else arrays
         aggregated = time.perf_counter()
 
@@ -105,18 +118,18 @@ class Run:
         row: Row = {"round": number}
         row |= evaluate(model, *self.test_set, self.federation.attack, self.federation.digits)
         row["attack_success_floor"] = self.floors[number - 1] if self.floors else None
-        row |= self._selection(metrics or MetricRecord(), partitions, failed)
-        screening = screen(replies, sent, _weight_key(self.strategy))
-        row |= self._distances(screening, sent, arrays, partitions)
+        row |= self._selection(number, metrics or MetricRecord(), partitions, failed)
+        row |= self._distances(arrays)
         exchange = received - started
         # The clients' own figures, each at most what the exchange took.
-        claims = [metrics_of(reply).get("train-seconds", 0.0) for reply in screening.valid]
-        training = float(np.clip(np.array(claims, dtype=np.float64), 0.0, exchange).sum())
+        claims = np.array(self._claims if self._seen is not None else [], dtype=np.float64)
+        training = float(np.clip(claims, 0.0, exchange).sum())
         row["seconds_training"] = training
         row["seconds_waiting"] = max(0.0, exchange - training / min(workers, config.num_clients))
         row["seconds_aggregation"] = aggregated - received
         row["seconds_round"] = time.perf_counter() - started
-        self.directory.append(row, arrays, remembered(self.strategy))
+        memory = {n: Array(a) for n, a in self.strategy.remember().items()}
+        self.directory.append(row, arrays, ArrayRecord(memory))
         self.display.round(row)
         return arrays
 
@@ -124,8 +137,23 @@ class Run:
         attackers = list(self.federation.attackers)
         return ConfigRecord({CLEAN_TWIN: self.clean, ATTACKERS: attackers})
 
+    def _observe(self, round: Round) -> None:
+        """Measure the replies before the strategy may overwrite them."""
+        self._seen = round
+        self._between = round.distances.matrix
+        self._update_norms = round.updates.norms
+        key = self.strategy.weighted_by_key
+        self._claims = [
+            float(str(metrics_of(r.message, key)[1].get("train-seconds", 0.0)))
+            for r in round.replies
+        ]
+
     def _selection(
-        self, metrics: MetricRecord, partitions: Mapping[int, int], failed: set[int]
+        self,
+        number: int,
+        metrics: MetricRecord,
+        partitions: Mapping[int, int],
+        failed: set[int],
     ) -> Row:
         """Translate what the strategy says it did from nodes to clients.
 
@@ -133,20 +161,23 @@ class Run:
         answer could not be averaged are ``invalid``; those that the defense chose against are
         ``dropped``.
         """
+        report = self.strategy.rounds[number]
         said = {
-            key.removesuffix("-nodes"): sorted(partitions[int(node)] for node in nodes)
-            for key, nodes in metrics.items()
-            if key.endswith("-nodes") and isinstance(nodes, list)
+            key.removesuffix("_nodes"): sorted(partitions[node] for node in nodes)
+            for key, nodes in report.items()
+            if key.endswith("_nodes")
         }
         kept, dropped = said.pop("kept", None), said.pop("dropped", None)
-        invalid = [client for client in said.pop("invalid", []) if client not in failed]
+        invalid = [client for client in said.pop("invalid") if client not in failed]
         precision = recall = None
         if dropped is not None:
             precision, recall = detection([[*dropped, *invalid]], self.attackers)
-        rest = {
-            key: value
-            for key, value in metrics.items()
-            if not key.endswith("-nodes") and key != "train-seconds"  # kept as seconds_training
+        unsaid = {"kept", "dropped", "invalid", "train-seconds", *said}
+        rest = {key: value for key, value in metrics.items() if key not in unsaid}
+        lists = {
+            key.replace("_", "-"): value
+            for key, value in report.items()
+            if isinstance(value, list) and not key.endswith("nodes") and key != "votes"
         }
         return {
             "attackers": list(self.attackers),
@@ -156,37 +187,43 @@ class Run:
             "failed": sorted(failed),
             "precision": precision,
             "recall": recall,
-            "strategy": rest | said,
+            "strategy": rest | lists | said,
         }
 
-    def _distances(
-        self,
-        screening: Screening,
-        sent: ArrayRecord,
-        arrays: ArrayRecord,
-        partitions: Mapping[int, int],
-    ) -> Row:
-        valid = sorted(screening.valid, key=lambda r: partitions[r.metadata.src_node_id])
-        models = np.array([flatten(arrays_of(reply)) for reply in valid])
-        start, end = flatten(sent), flatten(arrays)
-        between = PairwiseDistances(models).matrix if valid else np.empty((0, 0))
-        clients = [partitions[reply.metadata.src_node_id] for reply in valid]
-        self.directory.save_distances(_whole(between, clients, self.federation.config.num_clients))
+    def _distances(self, arrays: ArrayRecord) -> Row:
+        round = self._seen
+        whole = np.full((self.federation.config.num_clients,) * 2, np.nan)
+        if round is None:
+            self.directory.save_distances(whole)
+            none = np.empty(0)
+            return dict(distance_statistics(np.empty((0, 0)), none, none, none.astype(bool)))
+        order = np.argsort(round.clients)
+        clients = np.array(round.clients)[order]
+        between = self._between[np.ix_(order, order)]
+        whole[np.ix_(clients, clients)] = between
+        self.directory.save_distances(whole)
+        end = np.zeros(round.layout.size, round.layout.dtype)
+        round.layout.fill(end, decoded(arrays))
+        row = np.empty_like(end)
+        to_global = []
+        for i in order:  # read again: the strategy may have overwritten the rows
+            round.layout.fill(row, round.replies[i].values)
+            parameters = round.layout.parameters
+            to_global.append(distance(row[parameters], end[parameters]))
         return dict(
             distance_statistics(
                 between,
-                np.array([distance(model, end) for model in models]),
-                np.array([distance(model, start) for model in models]),
-                np.isin(np.array(clients, dtype=int), self.attackers),
+                np.array(to_global),
+                self._update_norms[order],
+                np.isin(clients, self.attackers),
             )
         )
 
     @property
     def least(self) -> int:
         """The clients without which the strategy begins no round."""
-        *_, rule = wrapped(self.strategy)
         keys = ("min_available_nodes", "min_train_nodes")
-        return max(1, *(int(getattr(rule, key, 0)) for key in keys))
+        return max(1, *(int(getattr(self.strategy.flower, key, 0)) for key in keys))
 
     @property
     def attackers(self) -> tuple[int, ...]:
@@ -288,10 +325,17 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
     return summary
 
 
-def _strategy(config: Config) -> Strategy:
+def _strategy(config: Config) -> Robust:
     strategy: Strategy = build("strategy", deepcopy(config.strategy), Strategy)
-    *_, rule = wrapped(strategy)
-    _check_rule(rule, config.num_clients)
+    if not isinstance(strategy, Robust):  # one of Flower's own, which weights by examples
+        strategy = Screened(strategy, weighted=True)
+    _check_rule(strategy.flower, config.num_clients)
+    try:
+        strategy.check(config.num_clients)
+        strategy.check_needs()
+        strategy.remember()
+    except ValueError as error:
+        raise UserError(f"strategy: {one_line(error)}") from error
     return strategy
 
 
@@ -316,16 +360,3 @@ def _check_rule(rule: Strategy, clients: int) -> None:
                 f"strategy.{key}={value}: {type(rule).__name__} of {clients} clients allows "
                 + (f"{least} to {most}" if most >= least else "none")
             )
-
-
-def _weight_key(strategy: Strategy) -> str:
-    return str(getattr(strategy, "weighted_by_key", "num-examples"))
-
-
-def _whole(
-    between: NDArray[np.float64], clients: list[int], num_clients: int
-) -> NDArray[np.float64]:
-    """Spread the distances of those that answered over all clients; NaN for the others."""
-    whole = np.full((num_clients, num_clients), np.nan)
-    whole[np.ix_(clients, clients)] = between
-    return whole

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from strategies.replies import line as short_line
+from strategies.checks import line as short_line
 
 from ..errors import UserError
 from ..loop.directory import CONFIG, ERROR, METRICS, SUMMARY, TWIN, Row, flatten_config

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from strategies.replies import check_bool
+from strategies.checks import check_bool
 from strategies.vertical.top_models import check_nodes, init_glorot
 
 

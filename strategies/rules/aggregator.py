@@ -5,29 +5,29 @@ from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, MetricRecord
 from flwr.supercore import log
 from numpy.typing import ArrayLike, NDArray
 
-from ..replies import decode, flatten, floating_size, has_finite_norm, is_floating, unflatten
-from .fedavg import FedAvg, average_counters
+from ..robust import Robust
+from ..round import Outcome, Round
+from ..vectors import has_finite_norm
 
 Rule = Callable[[NDArray[np.float64]], ArrayLike]
 
 
-class Aggregator(FedAvg):
+class Aggregator(Robust):
     """Aggregate the clients' models by a rule of your own, or of a library such as byzfl.
 
     Parameters
     ----------
     rule : callable
         Takes a float64 array of shape (n, d), one row a client's model, and returns the
-        aggregated model, array-like of shape (d,). The rows hold the floating-point entries
-        only, are finite (below 1e140), and come in an order that depends on their content
-        alone. The array is the rule's own, to overwrite as it likes.
+        aggregated model, array-like of shape (d,). The rows hold the parameters only, are finite
+        (below 1e140), and come in an order that depends on their content alone. The array is the
+        rule's own, to overwrite as it likes.
     **fedavg_arguments
-        Arguments of `strategies.FedAvg`. ``weighted`` matters to metrics and integer arrays;
-        a rule sees one row a client.
+        As for `strategies.Robust`. ``weighted`` matters to metrics, statistics and counters; a rule
+        sees one row a client.
 
     Raises
     ------
@@ -36,7 +36,6 @@ class Aggregator(FedAvg):
 
     Notes
     -----
-    Replies are screened as by `strategies.FedAvg`; integer arrays (counters) are averaged.
     If the rule raises (n is too small for it, say), or returns what is not numeric, finite
     and of shape (d,), the global model stays, the log says why, and the round's metrics
     hold ``rule-failed`` = 1 instead of 0.
@@ -65,35 +64,28 @@ class Aggregator(FedAvg):
         log(INFO, "\t├──> Aggregator: rule %.200r", self.rule)
         super().summary()
 
-    def combine(
-        self, models: list[ArrayRecord], weights: NDArray[np.float64], metrics: MetricRecord
-    ) -> ArrayRecord | None:
-        """Apply the rule to the models; None if it fails."""
-        like = models[0]
+    def aggregate(self, round: Round) -> Outcome:
+        """Apply the rule to the models; the global model stays if it fails."""
         # float64 whatever the model: squares of float32 entries overflow float32, and a single
         # client could make any rule of distances fail in every round.
-        matrix = np.empty((len(models), floating_size(like)))
-        for row, model in zip(matrix, models, strict=True):
-            flatten(model, out=row)
-        metrics["rule-failed"] = 0
+        models = round.models.astype(np.float64)
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                combined = _checked(self.rule(matrix), like)
+                model = _checked(self.rule(models), round)
         except Exception as error:  # the rule is somebody else's: whatever it raises
-            metrics["rule-failed"] = 1
-            log(WARNING, "Aggregator: the rule failed on %d models: %.200r", len(models), error)
-            return None
-        return average_counters(combined, models, weights)
+            log(WARNING, "Aggregator: the rule failed on %d models: %.200r", len(round), error)
+            return Outcome(None, notes={"rule-failed": 1})
+        return Outcome(model, notes={"rule-failed": 0})
 
 
-def _checked(result: ArrayLike, like: ArrayRecord) -> ArrayRecord:
+def _checked(result: ArrayLike, round: Round) -> NDArray[np.float64]:
     """Return what a rule returned as a model; what is none is a ValueError."""
     vector = np.asarray(result)
-    shape = (floating_size(like),)
-    if vector.dtype.kind not in "iuf" or vector.shape != shape:
-        raise ValueError(f"it returned {vector.dtype} {vector.shape} instead of floats {shape}")
-    model = unflatten(vector, like)
+    if vector.dtype.kind not in "iuf" or vector.shape != round.center.shape:
+        raise ValueError(
+            f"it returned {vector.dtype} {vector.shape} instead of floats {round.center.shape}"
+        )
     # Looked at in the model's dtype, which may hold less than the rule's.
-    if not all(has_finite_norm(decode(a)) for a in model.values() if is_floating(a)):
+    if not has_finite_norm(vector.astype(round.models.dtype)):
         raise ValueError("it returned NaN, inf or immense values")
-    return model
+    return vector.astype(np.float64)

@@ -5,23 +5,29 @@ The defense by weak differential privacy: noise on the aggregate.
 Paper: https://arxiv.org/abs/1911.07963
 """
 
+from collections.abc import Iterable
 from logging import INFO
 
 import numpy as np
-from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..flower import Screened
-from ..replies import flatten, is_finite_number, unflatten
-
-STATISTICS = ("running_mean", "running_var")
-"""How PyTorch's names of BatchNorm's statistics end."""
+from ..checks import is_finite_number
+from ..round import Outcome, Round
+from ..wrapper import Wrapper
 
 
-class GaussianNoise(Screened):
-    """Add Gaussian noise to the aggregated model.
+def add_noise(
+    model: NDArray[np.floating], stddev: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return a model of shape ``(d,)`` plus noise from N(0, stddev^2)."""
+    noisy: NDArray[np.float64] = model + stddev * rng.standard_normal(model.shape)
+    return noisy
+
+
+class GaussianNoise(Wrapper):
+    """Add Gaussian noise to the aggregated parameters.
 
     Put it around `NormClipping` for the weak differential privacy of Sun et al.: enough
     noise to drown a backdoor, far too little for a privacy guarantee.
@@ -31,13 +37,13 @@ class GaussianNoise(Screened):
     strategy : flwr.serverapp.strategy.Strategy
         The strategy that aggregates.
     stddev : float
-        sigma, the standard deviation of the noise added to every parameter. The running
-        statistics of BatchNorm are none: a variance below zero would make every output NaN.
+        sigma, the standard deviation of the noise added to every parameter.
     seed : int, optional
         Makes the noise repeatable, for experiments. Leave it out in a deployment: noise
         that an attacker can compute protects nothing.
-    weighted : bool (default: False)
-        Let the wrapped strategy weight by the reported number of examples.
+    weighted, statistics
+        As for `strategies.Robust`. Arrays named as statistics get no noise: a variance below zero
+        would make every output NaN.
 
     Raises
     ------
@@ -52,8 +58,9 @@ class GaussianNoise(Screened):
         *,
         seed: int | None = None,
         weighted: bool = False,
+        statistics: Iterable[str] = (),
     ) -> None:
-        super().__init__(strategy, weighted=weighted)
+        super().__init__(strategy, weighted=weighted, statistics=statistics)
         if not (is_finite_number(stddev) and stddev >= 0):
             raise ValueError(f"stddev = {stddev!r} must be a finite number, 0 or larger")
         if seed is not None and (type(seed) is not int or seed < 0):
@@ -66,21 +73,13 @@ class GaussianNoise(Screened):
         log(INFO, "\t├──> GaussianNoise: stddev %g", self.stddev)
         super().summary()
 
-    def finish(self, server_round: int, arrays: ArrayRecord, metrics: MetricRecord) -> ArrayRecord:
-        """Add noise to the aggregated model; a round that kept the old model adds none."""
-        entropy = None if self.seed is None else [self.seed, server_round]
-        noisy = add_noise(flatten(arrays), self.stddev, np.random.default_rng(entropy))
-        metrics["noise-stddev"] = float(self.stddev)
-        model = unflatten(noisy, arrays)
-        for name, array in arrays.items():
-            if name.endswith(STATISTICS):
-                model[name] = array
-        return model
-
-
-def add_noise(
-    model: NDArray[np.floating], stddev: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Return a model of shape ``(d,)`` plus noise from N(0, stddev^2)."""
-    noisy: NDArray[np.float64] = model + stddev * rng.standard_normal(model.shape)
-    return noisy
+    def aggregate(self, round: Round) -> Outcome:
+        """Add noise to the aggregate; a round that keeps the old model adds none."""
+        outcome = self.inner.aggregate(round)
+        if outcome.model is not None:
+            entropy = None if self.seed is None else [self.seed, round.number]
+            # On the model in the precision that it would be sent in.
+            model = outcome.model.astype(round.models.dtype)
+            outcome.model = add_noise(model, self.stddev, np.random.default_rng(entropy))
+            outcome.notes["noise-stddev"] = float(self.stddev)
+        return outcome

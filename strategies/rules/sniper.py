@@ -5,26 +5,20 @@ of clients that are all close to one another.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import Message, MetricRecord
 from flwr.supercore import log
 from numpy.typing import NDArray
 
+from ..checks import check_positive
 from ..graph.clique import Clique, maximum_clique
 from ..graph.distances import PairwiseDistances
-from ..replies import (
-    Screening,
-    arrays_of,
-    check_positive,
-    flatten,
-    floating_size,
-    vector_dtype,
-)
-from .fedavg import FedAvg
+from ..robust import Robust
+from ..round import Outcome, Round
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Selection:
     proven: bool
 
 
-class Sniper(FedAvg):
+class Sniper(Robust):
     """Average the models of the maximum clique of mutually close clients.
 
     Parameters
@@ -57,7 +51,7 @@ class Sniper(FedAvg):
     step : float (default: 0.05)
         epsilon: gamma grows by it until a clique has more than N/2 members.
     **fedavg_arguments
-        Arguments of `strategies.FedAvg`.
+        As for `strategies.Robust`.
 
     Raises
     ------
@@ -82,32 +76,30 @@ class Sniper(FedAvg):
         log(INFO, "\t├──> Sniper: threshold %g, step %g", self.threshold, self.step)
         super().summary()
 
-    def select(
-        self, screening: Screening, participants: int, metrics: MetricRecord
-    ) -> list[Message]:
-        """Keep the replies whose models form the maximum clique."""
-        like = arrays_of(screening.valid[0])
-        models = np.empty((len(screening.valid), floating_size(like)), vector_dtype(like))
-        for row, reply in zip(models, screening.valid, strict=True):
-            flatten(arrays_of(reply), out=row)
-        selection = sniper(models, self.threshold, self.step, participants=participants)
-        kept = [screening.valid[i] for i in selection.kept]
+    def aggregate(self, round: Round) -> Outcome:
+        """Average the models of the maximum clique."""
+        selection = sniper(
+            round.models,
+            self.threshold,
+            self.step,
+            participants=round.asked,
+            distances=lambda: round.distances,
+        )
+        notes = {"threshold": selection.threshold, "clique-proven": int(selection.proven)}
+        votes = np.zeros(len(round))
+        kept = list(selection.kept)
+        votes[kept] = round.votes[kept]
+        if not selection.proven:
+            log(WARNING, "Sniper: clique search cut short; the clique may not be the largest")
         if not kept:
             log(
                 WARNING,
                 "Sniper: %d valid models of %d clients cannot hold a majority clique",
-                len(models),
-                participants,
+                len(round),
+                round.asked,
             )
-        if not selection.proven:
-            log(WARNING, "Sniper: clique search cut short; the clique may not be the largest")
-        nodes = {reply.metadata.src_node_id for reply in screening.valid}
-        kept_nodes = {reply.metadata.src_node_id for reply in kept}
-        metrics["kept-nodes"] = sorted(kept_nodes)
-        metrics["dropped-nodes"] = sorted(nodes - kept_nodes)
-        metrics["threshold"] = selection.threshold
-        metrics["clique-proven"] = int(selection.proven)
-        return kept
+            return Outcome(None, votes, notes)
+        return Outcome(round.mean(votes), votes, notes)
 
 
 def sniper(
@@ -116,6 +108,7 @@ def sniper(
     step: float = 0.05,
     *,
     participants: int | None = None,
+    distances: Callable[[], PairwiseDistances] | None = None,
 ) -> Selection:
     """Identify the honest models (Algorithm 2).
 
@@ -131,6 +124,8 @@ def sniper(
         gamma and epsilon, distances.
     participants : int, optional
         N, if more clients than the n that answered take part in the round.
+    distances : callable, optional
+        Returns the distances between the models, where others use them as well.
 
     Raises
     ------
@@ -141,7 +136,7 @@ def sniper(
     majority = max(participants or 0, len(models)) // 2 + 1
     if len(models) < majority:
         return Selection((), threshold, proven=True)
-    distances = PairwiseDistances(models)
+    between = PairwiseDistances(models) if distances is None else distances()
     attempts: dict[int, Clique | None] = {}
 
     def gamma(k: int) -> float:
@@ -149,7 +144,7 @@ def sniper(
         return threshold + k * step if k.bit_length() < 1000 else math.inf
 
     def has_majority(k: int) -> bool:
-        attempts[k] = maximum_clique(distances.below(gamma(k)), at_least=majority)
+        attempts[k] = maximum_clique(between.below(gamma(k)), at_least=majority)
         clique = attempts[k]
         return clique is not None and bool(clique.members)
 
@@ -163,8 +158,8 @@ def sniper(
     clique = attempts[high]
     assert clique is not None
     gave_up = any(c is not None and not c.proven for c in attempts.values())
-    adjacency = distances.below(gamma(high))
-    members, tightest = _tightest(clique.members, adjacency, distances.matrix)
+    adjacency = between.below(gamma(high))
+    members, tightest = _tightest(clique.members, adjacency, between.matrix)
     return Selection(members, gamma(high), proven=tightest and not gave_up)
 
 

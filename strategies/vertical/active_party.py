@@ -16,7 +16,8 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..replies import decode, line
+from ..checks import line
+from ..vectors import decode
 from .defense import GradientDefense
 from .enrolment import Party, ProtocolError, ask
 from .top_models import SumTop

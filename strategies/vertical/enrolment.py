@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from ..replies import is_from_grid, line
+from ..checks import line
+from ..replies import is_from_grid
 
 MAX_OUTPUTS = 2**16
 """No party sends more values for a row: the top model would take all memory."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from ...replies import check_positive
+from ...checks import check_positive
 from ..defense import GradientDefense
 
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from ...replies import check_positive
+from ...checks import check_positive
 from ..defense import GradientDefense
 
 DISTRIBUTIONS = ("gaussian", "laplacian")

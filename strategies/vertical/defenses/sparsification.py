@@ -7,7 +7,7 @@ sent is accumulated until it is large enough to be.
 import torch
 from torch import Generator, Tensor
 
-from ...replies import is_finite_number
+from ...checks import is_finite_number
 from ..defense import GradientDefense
 
 

@@ -1,0 +1,42 @@
+"""Checks of settings, and of what others wrote."""
+
+import math
+from numbers import Real
+from typing import TypeGuard
+
+
+def is_finite_number(value: object) -> TypeGuard[float]:
+    """Tell a setting that is a real, finite number from text, switches, NaN and infinity."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_positive(**values: object) -> None:
+    """Refuse settings that are not positive, finite numbers.
+
+    Raises
+    ------
+    ValueError
+        Naming the first and its value.
+    """
+    for name, value in values.items():
+        if not (is_finite_number(value) and value > 0):
+            raise ValueError(f"{name} = {value!r} must be a positive finite number")
+
+
+def check_bool(**values: object) -> None:
+    """Refuse a switch that is not True or False: the text "false" would switch it on.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument and its value.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} = {value!r} must be True or False")
+
+
+def line(what: object) -> str:
+    """Return what somebody else wrote as one short line."""
+    short = " ".join(str(what).split())[-200:]
+    return "".join(c if c.isprintable() else "?" for c in short)  # no terminal's commands

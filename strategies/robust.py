@@ -1,0 +1,293 @@
+"""The one Flower strategy that reads replies: a defense tells it what to make of a round."""
+
+from collections.abc import Callable, Iterable
+from logging import INFO, WARNING
+from typing import Any, ClassVar
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
+from flwr.serverapp.strategy import Result, Strategy
+from flwr.supercore import log
+from numpy.typing import ArrayLike, NDArray
+
+from .checks import check_bool
+from .replies import Reply, Screening, metrics_of, screen, screen_metrics, with_one_vote
+from .round import Outcome, Round, whole_model
+from .stand_in import StandIn
+
+Observer = Callable[[Round], None]
+
+
+class Robust(StandIn):
+    """Screen a round's replies, read them into one matrix, and let a rule aggregate them.
+
+    A defense overrides `aggregate`, and nothing else.
+
+    Replies are hostile input: those that cannot be averaged (NaN, other names or shapes, errors,
+    unbelievable numbers of examples) are dropped, logged and counted. If none is left, or the rule
+    finds no model, the global model stays. Each client has one vote.
+
+    Parameters
+    ----------
+    weighted : bool (default: False)
+        Weight by the number of examples that each client reports. An attacker reports what it
+        likes, so this is for federations that trust the counts.
+    statistics : sequence of str
+        Names, or patterns of names, of arrays that are no parameters: moving averages that Keras
+        or JAX keep. PyTorch's are known. They are averaged, and never clipped, noised or counted
+        in a norm or a distance.
+    **fedavg_arguments
+        Arguments of ``flwr.serverapp.strategy.FedAvg``, which samples the nodes and averages the
+        metrics.
+
+    Attributes
+    ----------
+    memory : dict of str to array
+        What the rule remembers between rounds, and all that a resumed run gets back. Values are
+        replaced, never changed in place; what belongs to a client has its number in its key.
+    rounds : dict of int to dict
+        Of each round the node ids of its rows (``nodes``), those ``kept_nodes``,
+        ``dropped_nodes`` and ``invalid_nodes``, and the rule's notes.
+    observers : list of callable
+        Called with each `Round` before the rule sees it.
+    client_of : callable
+        Returns the client that a node plays; without a roll a node is its own client.
+    run_model : callable, optional
+        Returns the outputs of a model (ArrayRecord) for inputs, for rules that run models.
+    root_update : callable, optional
+        Returns the model that the server trains on its own data, given round and model.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; in the first round, if the rule lacks what it needs, or
+        all clients alike send what cannot be averaged.
+    RuntimeError
+        At the end of `start`, if no reply was valid in any round.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
+    """What the rule cannot do without: parameters, ``run_model``, ``root_update``."""
+
+    def __init__(
+        self,
+        *,
+        weighted: bool = False,
+        statistics: Iterable[str] = (),
+        flower: Strategy | None = None,
+        **fedavg_arguments: Any,
+    ) -> None:
+        check_bool(weighted=weighted)
+        self.weighted = weighted
+        self.statistics = (statistics,) if isinstance(statistics, str) else tuple(statistics)
+        self.memory: dict[str, NDArray[Any]] = {}
+        self.rounds: dict[int, dict[str, Any]] = {}
+        self.observers: list[Observer] = []
+        self.client_of: Callable[[int], int] = int
+        self.run_model: Callable[[ArrayRecord, Any], ArrayLike] | None = None
+        self.root_update: Callable[[int, ArrayRecord], ArrayRecord] | None = None
+        self._sent: ArrayRecord | None = None
+        self._asked = 0
+        # Last: what is set from here on may be the app's.
+        self.flower = FlowerFedAvg(**fedavg_arguments) if flower is None else flower
+
+    def aggregate(self, round: Round) -> Outcome:
+        """Make one model of a round's. A defense overrides this."""
+        raise NotImplementedError
+
+    def check(self, num_clients: int) -> None:
+        """Refuse settings that cannot work with so many clients; a rule may override this.
+
+        Raises
+        ------
+        ValueError
+            Naming the setting, its value and what is allowed.
+        """
+
+    def remember(self) -> dict[str, NDArray[Any]]:
+        """Return all that a resumed run must get back, by key."""
+        return dict(self.memory)
+
+    def remind(self, memory: dict[str, NDArray[Any]]) -> None:
+        """Take up what `remember` returned."""
+        self.memory = dict(memory)
+
+    @property
+    def weighted_by_key(self) -> str:
+        """Metric that holds a client's number of examples: that of the innermost strategy."""
+        inner: object = self.flower
+        while not hasattr(inner, "weighted_by_key") and hasattr(inner, "strategy"):
+            inner = inner.strategy
+        return str(getattr(inner, "weighted_by_key", "num-examples"))
+
+    def summary(self) -> None:
+        """Log the settings of the strategy."""
+        log(INFO, "\t├──> Votes: %s", "by reported examples" if self.weighted else "one a client")
+        self._flowers("summary")
+
+    def start(self, *arguments: Any, **options: Any) -> Result:
+        """Run the rounds; a run in which no reply was ever valid is no success."""
+        result = super().start(*arguments, **options)
+        if self.rounds and not any(report["nodes"] for report in self.rounds.values()):
+            raise RuntimeError(f"{type(self).__name__}: no reply of any round was valid")
+        return result
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the round, and remember the model that the replies start from."""
+        self.check_needs()
+        messages = list(self._configure_train(server_round, arrays, config, grid))
+        self._sent = arrays
+        self._asked = len(messages)
+        return messages
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Configure the evaluation as the innermost strategy does."""
+        messages: Iterable[Message] = self._flowers(
+            "configure_evaluate", server_round, arrays, config, grid
+        )
+        return messages
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Average the metrics of the valid replies as the innermost strategy does."""
+        valid, _ = screen_metrics(replies, self.weighted_by_key)
+        metrics: MetricRecord | None = self._flowers(
+            "aggregate_evaluate", server_round, [self.voting(reply) for reply in valid]
+        )
+        return metrics
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Read the replies once, and make of them the model that the rule finds."""
+        replies = list(replies)
+        screening = screen(
+            replies, self._sent, self.weighted_by_key, more_records=self.reads_messages
+        )
+        screening.report()
+        if screening.disagreement and server_round == 1:
+            raise ValueError(f"{type(self).__name__} cannot average: {screening.disagreement}")
+        report: dict[str, Any] = {"nodes": [reply.node for reply in screening.valid]}
+        self.rounds[server_round] = report
+        arrays, metrics = None, MetricRecord()
+        if screening.valid:
+            answered = len({reply.metadata.src_node_id for reply in replies})
+            arrays = self._aggregated(server_round, screening, answered, report, metrics)
+        if arrays is None:
+            log(WARNING, "Round %d keeps the old global model", server_round)
+            arrays = self._sent
+        report["invalid_nodes"] = sorted(screening.invalid)
+        metrics["invalid"] = len(screening.invalid)
+        return arrays, metrics
+
+    @property
+    def reads_messages(self) -> bool:
+        """Whether the innermost strategy gets the messages, and may want more than the model."""
+        return False
+
+    def voting(self, reply: Message) -> Message:
+        """Return a reply as it is to be averaged: with one vote, unless ``weighted``."""
+        return reply if self.weighted else with_one_vote(reply, self.weighted_by_key)
+
+    def check_needs(self) -> None:
+        """Refuse to begin without what the rule needs.
+
+        Raises
+        ------
+        ValueError
+            Naming it.
+        """
+        for name in sorted(self.all_needs() - {"parameters"}):
+            if getattr(self, name) is None:
+                raise ValueError(
+                    f"{type(self).__name__} cannot act without {name}: set strategy.{name}"
+                )
+
+    def all_needs(self) -> frozenset[str]:
+        """Return what the rule, and those inside it, cannot do without."""
+        return self.needs
+
+    def client_metrics(self, replies: list[Message]) -> dict[str, Any]:
+        """Average what clients report of themselves."""
+        if not replies:
+            return {}
+        contents = [self.voting(reply).content for reply in replies]
+        return dict(self.train_metrics_aggr_fn(contents, self.weighted_by_key))
+
+    def _aggregated(
+        self,
+        number: int,
+        screening: Screening,
+        answered: int,
+        report: dict[str, Any],
+        metrics: MetricRecord,
+    ) -> ArrayRecord | None:
+        """Read, aggregate, and fill the report and the metrics; None keeps the global model."""
+        round = self._read(number, screening.valid, max(self._asked, answered))
+        for observer in self.observers:
+            observer(round)
+        outcome = self.aggregate(round)
+        votes = round.votes if outcome.votes is None else outcome.votes
+        arrays = None
+        if outcome.model is not None:
+            arrays = whole_model(outcome, round, votes)
+            if arrays is None:
+                outcome.notes["rule-failed"] = 1
+                log(WARNING, "%s: the aggregate is not finite", type(self).__name__)
+        kept = votes > 0
+        if arrays is not None:
+            replies = [round.replies[i].message for i in np.flatnonzero(kept)]
+            metrics.update(self.client_metrics(replies))
+        nodes = np.array(report["nodes"], dtype=object)
+        if outcome.votes is not None:
+            report["votes"] = outcome.votes.tolist()
+            for name, rows in (("kept", kept), ("dropped", ~kept)):
+                report[f"{name}_nodes"] = sorted(nodes[rows].tolist())
+                metrics[name] = int(rows.sum())
+        for name, value in outcome.notes.items():  # they stand above what clients say
+            key = name.replace("-", "_")
+            if not isinstance(value, np.ndarray):
+                metrics[name] = report[key] = value
+            elif value.dtype == np.bool_:
+                report[f"{key}_nodes"] = sorted(nodes[value].tolist())
+                metrics[name] = int(value.sum())
+            else:
+                report[key] = value.tolist()
+        return arrays
+
+    def _read(self, number: int, valid: tuple[Reply, ...], asked: int) -> Round:
+        """Lay the models into one matrix, and say whose they are."""
+        key = self.weighted_by_key
+        examples = [float(str(metrics_of(r.message, key)[1][key])) for r in valid]
+        round = Round(
+            number=number,
+            replies=valid,
+            votes=np.array(examples if self.weighted else [1.0] * len(valid)),
+            clients=tuple(self.client_of(reply.node) for reply in valid),
+            asked=asked,
+            sent=self._sent or ArrayRecord(),
+            opaque=self.reads_messages,
+            statistic_names=self.statistics,
+            run_model=self.run_model,
+            root_update=self.root_update,
+        )
+        if "parameters" in self.all_needs() and not round.layout.shapes:
+            raise ValueError(
+                f"{type(self).__name__} cannot act on a model without floating-point arrays"
+            )
+        return round
+
+    def _configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        messages: Iterable[Message] = self._flowers(
+            "configure_train", server_round, arrays, config, grid
+        )
+        return messages
