@@ -50,6 +50,14 @@ class TrainingConfig:
 
 
 @dataclass
+class MeasureConfig:
+    """What of each round is measured and drawn; see ``conf/protocol/horizontal.yaml``."""
+
+    distances: str = MISSING
+    graphs: str = MISSING
+
+
+@dataclass
 class EngineConfig:
     """See ``conf/engine/ray.yaml``."""
 
@@ -109,6 +117,7 @@ class Config(CommonConfig):
     num_clients: int = MISSING
     num_rounds: int = MISSING
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
     strategy: Any = MISSING
     attack: Any = MISSING
     model: Any = MISSING
