@@ -1,20 +1,32 @@
-"""Time and peak memory of `PairwiseDistances` against one float32 product of the same size.
+"""Time, peak memory and error of `PairwiseDistances` beside one float32 product of its size.
 
 Target at n = 1000, d = 1 078 530: at most 2 products of time, and 1.5 matrices of peak memory.
 """
 
 import argparse
-import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.graph.distances import PairwiseDistances
+from strategies.graph.distances import PairwiseDistances, distance
 
-SYBILS = 300
+PAIRS = 30
+"""Pairs of each kind that are compared with their float64 differences."""
+
+
+class Result(NamedTuple):
+    """What was measured of one matrix of models."""
+
+    seconds: float
+    products: float  # the time in products of two matrices of that size
+    matrices: float  # peak memory, the models included, in matrices of that size
+    error: float  # the largest relative error of a distance
 
 
 def ordinary_updates(n: int, d: int) -> NDArray[np.float32]:
@@ -29,13 +41,15 @@ def ordinary_updates(n: int, d: int) -> NDArray[np.float32]:
     return models
 
 
-def add_sybils(models: NDArray[np.float32]) -> None:
-    """Turn the first rows into near-identical copies of the first one."""
+def add_sybils(models: NDArray[np.float32]) -> int:
+    """Turn the first 3 of 10 rows into near-identical copies of the first one."""
     rng = np.random.default_rng(1)
-    for row in models[1:SYBILS]:
+    sybils = 3 * len(models) // 10
+    for row in models[1:sybils]:
         rng.standard_normal(out=row, dtype=np.float32)
         row *= np.float32(1e-6)
         row += models[0]
+    return sybils
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -44,43 +58,52 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def measure(models: NDArray[np.float32], threshold: float, product: float, first: int) -> Result:
+    """Measure distances and edges; compare pairs among the first rows, and among all."""
+    tracemalloc.start()
+    start = time.perf_counter()
+    distances = PairwiseDistances(models)
+    distances.below(threshold)
+    matrix = distances.matrix
+    elapsed = time.perf_counter() - start
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    rng = np.random.default_rng(2)
+    errors = []
+    for rows in (first, len(models)):
+        for _ in range(PAIRS):
+            i, j = rng.choice(rows, 2, replace=False)
+            exact = distance(models[i], models[j])
+            errors.append(abs(matrix[i, j] - exact) / exact)
+    return Result(elapsed, elapsed / product, 1 + peak / models.nbytes, max(errors))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> dict[str, Result]:
+    """Print and return what was measured, by the kind of models."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=1000, help="clients")
     parser.add_argument("-d", type=int, default=1_078_530, help="parameters")
     parser.add_argument("--threshold", type=float, default=0.5, help="gamma")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
 
-    def measure() -> None:
-        distances = PairwiseDistances(models)
-        distances.below(arguments.threshold)
-        distances.matrix  # noqa: B018
-
-    models = ordinary_updates(arguments.n, arguments.d)
-    print(f"n = {arguments.n}, d = {arguments.d}, matrix {models.nbytes / 2**30:.2f} GiB")
-    updates, updates_peak = seconds(measure), peak_bytes()
+    models = ordinary_updates(options.n, options.d)
+    print(f"n = {options.n}, d = {options.d}, matrix {models.nbytes / 2**30:.2f} GiB")
     # numpy computes only half of `models @ models.T`, which it sees to be symmetric; one row less
     # on the left makes it a full product, of two different matrices, without a second matrix.
     product = statistics.median(seconds(lambda: models[:-1] @ models.T) for _ in range(3))
     half = statistics.median(seconds(lambda: models @ models.T) for _ in range(3))
-    add_sybils(models)
-    sybils, sybils_peak = seconds(measure), peak_bytes()
-
     print(f"float32 product {product:.2f} s; of a matrix with itself {half:.2f} s")
-    for name, time_, peak in (
-        ("ordinary updates", updates, updates_peak),
-        (f"{SYBILS} sybils", sybils, sybils_peak),
-    ):
+    results = {"ordinary updates": measure(models, options.threshold, product, len(models))}
+    sybils = add_sybils(models)
+    results[f"{sybils} sybils"] = measure(models, options.threshold, product, sybils)
+    for name, result in results.items():
         print(
-            f"{name}: {time_:.2f} s = {time_ / product:.2f} products "
-            f"({time_ / half:.2f} symmetric ones); "
-            f"peak of the whole process {peak / models.nbytes:.3f} matrices"
+            f"{name}: {result.seconds:.2f} s = {result.products:.2f} products "
+            f"({result.seconds / half:.2f} symmetric ones); peak {result.matrices:.3f} matrices; "
+            f"largest relative error {result.error:.0e}"
         )
+    return results
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -5,24 +5,35 @@ only, and can be copied into an existing Flower app as it is, under any name.
 """
 
 from .flower import Screened
+from .graph.agreement import agreement_graph
 from .robust import Robust
 from .round import Outcome, Round
 from .rules.aggregator import Aggregator
+from .rules.bulyan import Bulyan
 from .rules.fedavg import FedAvg
 from .rules.gaussian_noise import GaussianNoise
+from .rules.krum import Krum, MultiKrum
+from .rules.median import Median
 from .rules.norm_clipping import NormClipping
 from .rules.sniper import Sniper
+from .rules.trimmed_mean import TrimmedMean
 from .wrapper import Wrapper
 
 __all__ = [
     "Aggregator",
+    "Bulyan",
     "FedAvg",
     "GaussianNoise",
+    "Krum",
+    "Median",
+    "MultiKrum",
     "NormClipping",
     "Outcome",
     "Robust",
     "Round",
     "Screened",
     "Sniper",
+    "TrimmedMean",
     "Wrapper",
+    "agreement_graph",
 ]

@@ -1,7 +1,7 @@
 """Checks of settings, and of what others wrote."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import TypeGuard
 
 
@@ -21,6 +21,35 @@ def check_positive(**values: object) -> None:
     for name, value in values.items():
         if not (is_finite_number(value) and value > 0):
             raise ValueError(f"{name} = {value!r} must be a positive finite number")
+
+
+def check_count(least: int = 0, **values: object) -> None:
+    """Refuse settings that are not integers, or below the least that is allowed.
+
+    Raises
+    ------
+    ValueError
+        Naming the first and its value.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} = {value!r} must be an integer from {least}")
+
+
+def check_allowed(rule: object, name: str, least: int, most: int, clients: int) -> None:
+    """Refuse a rule's setting that cannot work with so many clients.
+
+    Raises
+    ------
+    ValueError
+        Naming the setting, its value and what is allowed.
+    """
+    value = getattr(rule, name)
+    if not least <= value <= most:
+        allowed = f"{least} to {most}" if most >= least else "none"
+        raise ValueError(
+            f"{name} = {value}: {type(rule).__name__} of {clients} clients allows {allowed}"
+        )
 
 
 def check_bool(**values: object) -> None:

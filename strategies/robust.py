@@ -71,6 +71,9 @@ class Robust(StandIn):
     needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
     """What the rule cannot do without: parameters, ``run_model``, ``root_update``."""
 
+    exceptions: ClassVar[dict[str, str]] = {}
+    """Laws of the contract (``docs/design.md``) that the rule breaks, and its paper's reason."""
+
     def __init__(
         self,
         *,

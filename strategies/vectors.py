@@ -3,8 +3,9 @@
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -16,6 +17,8 @@ STATISTICS = ("*running_mean", "*running_var")
 """What PyTorch calls the statistics of BatchNorm."""
 
 _LOOKALIKES = re.compile(r"moving_|running|batch_stats")
+_LONGEST_HEADER = 10_000
+"""Bytes, as numpy allows itself."""
 _BLOCK = 2**16
 """Columns at a time: small enough for the processor's cache."""
 
@@ -57,7 +60,7 @@ class Layout:
         names = [n for n in floating if n not in spared] + [n for n in floating if n in spared]
         self.shapes = {name: tuple(arrays[name].shape) for name in names}
         self.dtypes = {name: np.dtype(arrays[name].dtype) for name in names}
-        self.dtype = np.dtype(np.result_type(*self.dtypes.values()) if names else np.float32)
+        self.dtype = np.dtype(np.result_type(np.float32, *self.dtypes.values()))
         self._starts: dict[str, int] = {}
         self.size = 0
         last = parameters = 0
@@ -123,23 +126,32 @@ def decode(array: Array) -> NDArray[Any]:
     """
     if array.stype != "numpy.ndarray":
         raise ValueError(f"unknown serialization {array.stype!r:.40}")
-    header = io.BytesIO(array.data)
-    version = np.lib.format.read_magic(header)
-    read: Callable[[Any], tuple[tuple[int, ...], bool, np.dtype[Any]]]
-    if version == (1, 0):
-        read = np.lib.format.read_array_header_1_0
-    elif version == (2, 0):
-        read = np.lib.format.read_array_header_2_0
-    else:
-        raise ValueError(f"unknown array format {version}")
-    shape, fortran_order, dtype = read(header)
+    data = array.data
+    # The length of the header stands in 2 bytes behind its version, or in 4.
+    width = 2 if data[6:7] == b"\x01" else 4
+    start = 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+    if start > _LONGEST_HEADER:
+        raise ValueError(f"a header of {start} bytes")
+    shape, fortran_order, dtype = _header(data[:start])
     if dtype.hasobject:
         raise ValueError("pickled objects")
-    flat = np.frombuffer(array.data, dtype, offset=header.tell())
+    flat = np.frombuffer(data, dtype, offset=start)
     values = flat.reshape(shape, order="F" if fortran_order else "C")
     if values.shape != shape:  # -1 stands for "whatever fits" here, and is an error in np.load
         raise ValueError(f"shape {shape}")
     return values
+
+
+@lru_cache(maxsize=1024)
+def _header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read shape, order and dtype; the headers of a model's arrays are alike for all clients."""
+    file = io.BytesIO(header)
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f"unknown array format {version}")
 
 
 def decoded(arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:

@@ -229,10 +229,11 @@ def test_a_run_without_a_valid_reply_is_no_success_and_keeps_its_rows(
         (["strategy.min_available_nodes=20"], "strategy.min_available_nodes=20"),
         (["strategy.min_train_nodes=abc"], "strategy.min_train_nodes=abc"),
         (["strategy.weighted=abc"], "weighted = 'abc'"),
-        (["strategy=krum", "strategy.strategy.num_malicious_nodes=-1"], "num_malicious_nodes=-1"),
-        (["strategy=bulyan", "strategy.strategy.num_malicious_nodes=2"], "allows 0 to 1"),
+        (["strategy=krum", "strategy.num_malicious=-1"], "num_malicious = -1"),
+        (["strategy=bulyan", "strategy.num_malicious=2"], "allows 0 to 1"),
         (["strategy=bulyan", "num_clients=2", "attack.num_attackers=0"], "allows none"),
-        (["strategy=multikrum", "strategy.strategy.num_nodes_to_select=0"], "allows 1 to 10"),
+        (["strategy=krum", "strategy.num_malicious=4"], "allows 0 to 3"),
+        (["strategy=multikrum", "strategy.num_selected=11"], "allows 1 to 10"),
     ],
 )
 def test_settings_that_could_never_train_are_refused(

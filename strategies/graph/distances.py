@@ -12,8 +12,6 @@ form clusters, and a cluster is done again centred on one of its own members.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 # Largest relative error of a distance. Far tighter than a report needs, so that next to no pair
 # is too close to a threshold to be decided without looking at its models again.
@@ -46,7 +44,7 @@ class PairwiseDistances:
 
     Parameters
     ----------
-    models : ndarray of float32 or float64, shape (n, d)
+    models : ndarray of float16, float32 or float64, shape (n, d)
         One client model M_i per row, in the unit of the parameters. Never written to.
 
     Raises
@@ -59,8 +57,8 @@ class PairwiseDistances:
     def __init__(self, models: NDArray[np.floating]) -> None:
         if models.ndim != 2 or models.size == 0:
             raise ValueError(f"models must be a non-empty (n, d) matrix, got shape {models.shape}")
-        if models.dtype not in (np.float32, np.float64):
-            raise ValueError(f"models must be float32 or float64, got {models.dtype}")
+        if models.dtype.kind != "f" or models.dtype.itemsize > 8:
+            raise ValueError(f"models must be float16, float32 or float64, got {models.dtype}")
         n = len(models)
         self._models = models
         self._norms = np.empty(n)
@@ -69,7 +67,7 @@ class PairwiseDistances:
                 self._norms[i] = np.sqrt(np.sum(np.square(model, dtype=np.float64)))
             if not self._norms[i] < NORM_LIMIT:
                 raise ValueError(f"row {i} holds NaN or infinity, or values too large to square")
-        self._distances = np.zeros((n, n))
+        self._squared = np.zeros((n, n))
         self._is_direct = np.eye(n, dtype=np.bool_)
 
         clusters = [np.arange(n)]
@@ -83,7 +81,12 @@ class PairwiseDistances:
         Symmetric with a zero diagonal, 0 for equal rows, and within a relative `TOLERANCE` of the
         float64 differences (an absolute 1e-150 for distances under 1e-140).
         """
-        return self._distances.copy()
+        return np.sqrt(self._squared)
+
+    @property
+    def squared(self) -> NDArray[np.float64]:
+        """Squared distances, shape (n, n): as `matrix`, without the rounding of the root."""
+        return self._squared.copy()
 
     def below(self, threshold: float) -> NDArray[np.bool_]:
         """Tell which pairs are closer than a threshold, as the float64 differences decide it.
@@ -100,10 +103,11 @@ class PairwiseDistances:
         """
         if not threshold > 0:
             return np.zeros_like(self._is_direct)
-        slack = TOLERANCE * self._distances + _TINY
-        near = np.abs(self._distances - threshold) <= slack
+        distances = self.matrix
+        slack = TOLERANCE * distances + _TINY
+        near = np.abs(distances - threshold) <= slack
         self._measure_directly(*np.nonzero(np.triu(near & ~self._is_direct)))
-        edges = self._distances < threshold
+        edges: NDArray[np.bool_] = self.matrix < threshold
         np.fill_diagonal(edges, False)
         return edges
 
@@ -122,14 +126,18 @@ class PairwiseDistances:
 
         squares = np.diagonal(gram)
         squared = np.maximum(np.add.outer(squares, squares) - 2 * gram, 0)
-        self._distances[np.ix_(rows, rows)] = np.sqrt(squared)
-
         norms = np.sqrt(squares)
         roundings = min(width, d) + -(-d // width) + _OTHER_ROUNDINGS
         error = roundings * np.finfo(np.float64).eps / 2 * np.add.outer(norms, norms) ** 2
         cancelled = error > TOLERANCE * squared
         np.fill_diagonal(cancelled, False)
-        np.fill_diagonal(self._distances, 0)
+        np.fill_diagonal(squared, 0)
+        self._squared[np.ix_(rows, rows)] = squared
+
+        if not cancelled.any():
+            return []
+        from scipy.sparse import csr_array  # here, since it is slow to import and seldom needed
+        from scipy.sparse.csgraph import connected_components
 
         _, labels = connected_components(csr_array(cancelled), directed=False)
         clusters = []
@@ -148,5 +156,5 @@ class PairwiseDistances:
         for i, j in zip(first, second, strict=True):
             difference = np.subtract(self._models[i], self._models[j], dtype=np.float64)
             np.multiply(difference, difference, out=difference)
-            self._distances[i, j] = self._distances[j, i] = np.sqrt(np.sum(difference))
+            self._squared[i, j] = self._squared[j, i] = np.sum(difference)
             self._is_direct[i, j] = self._is_direct[j, i] = True

@@ -7,6 +7,7 @@ Paper: https://arxiv.org/abs/1911.07963
 
 from collections.abc import Iterable
 from logging import INFO
+from typing import ClassVar
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -50,6 +51,10 @@ class GaussianNoise(Wrapper):
     ValueError
         If stddev is negative or not finite, or seed is no integer of 0 or larger.
     """
+
+    exceptions: ClassVar[dict[str, str]] = {
+        "identical replies": "noise is added to the aggregate (section 3)"
+    }
 
     def __init__(
         self,

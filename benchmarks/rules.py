@@ -1,0 +1,134 @@
+"""A round of each strategy, against a plain numpy mean of the same replies.
+
+Both read the same Flower messages; the mean reads, stacks and averages them and does nothing
+else. The strategies screen, read, measure the updates' norms, aggregate and make the new model.
+
+    python -m benchmarks.rules [--clients 100] [--repeats 5] [--channels 16,32,64,128]
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.metadata import Metadata
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from fl_backdoor.federation.engines import LocalGrid
+from fl_backdoor.models import Cao2019CNN
+from strategies import (
+    Bulyan,
+    FedAvg,
+    GaussianNoise,
+    Krum,
+    Median,
+    NormClipping,
+    Robust,
+    Round,
+    Sniper,
+    TrimmedMean,
+)
+
+
+def replies(initial: ArrayRecord, clients: int) -> list[Message]:
+    """Build replies as far from one another as trained models are: about 0.2, attackers 0.6."""
+    rng = np.random.default_rng(0)
+    size = sum(array.numpy().size for array in initial.values())
+    messages = []
+    for node in range(1, clients + 1):
+        spread = (0.45 if node <= clients // 3 else 0.14) / np.sqrt(size)
+        arrays = ArrayRecord()
+        for name, array in initial.items():
+            values = array.numpy()
+            noise = rng.standard_normal(values.shape, dtype=np.float32) * np.float32(spread)
+            arrays[name] = Array(values + noise)
+        metrics = MetricRecord({"num-examples": 500, "train-loss": 0.1})
+        metadata = Metadata(1, "", node, 0, "", "", 1.0, 10.0, "train")
+        content = RecordDict({"arrays": arrays, "metrics": metrics})
+        messages.append(Message(content=content, metadata=metadata))
+    return messages
+
+
+def read(messages: list[Message]) -> NDArray[np.float32]:
+    """Read and stack the models as anybody would."""
+    records = [message.content["arrays"] for message in messages]
+    return np.stack([np.concatenate([a.numpy().ravel() for a in r.values()]) for r in records])
+
+
+def one_round(
+    strategy: Robust, initial: ArrayRecord, messages: list[Message], *, distances: bool
+) -> Callable[[], object]:
+    """Return a function that plays the server's side of a round."""
+
+    def observe(round: Round) -> None:
+        _ = round.updates.norms
+        if distances:
+            _ = round.distances.matrix
+
+    strategy.observers = [observe]
+    grid = LocalGrid(ClientApp(), len(messages))
+    list(strategy.configure_train(1, initial, ConfigRecord(), grid))
+    return lambda: strategy.aggregate_train(1, messages)
+
+
+def seconds(what: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    what()
+    return time.perf_counter() - started
+
+
+def main(arguments: Sequence[str]) -> dict[str, float]:
+    """Print and return the median ratio of each strategy's round to the plain mean."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--channels", default="16,32,64,128")
+    options = parser.parse_args(arguments)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    channels = [int(channel) for channel in options.channels.split(",")]
+    initial = ArrayRecord(Cao2019CNN(2, channels=channels).state_dict())
+    messages = replies(initial, options.clients)
+    models = read(messages)
+    print(f"{options.clients} clients, d = {models.shape[1]:,}")
+    few = (options.clients - 3) // 4
+    strategies: dict[str, tuple[Robust, bool]] = {
+        "FedAvg": (FedAvg(), False),
+        "FedAvg, distances measured": (FedAvg(), True),
+        "Sniper": (Sniper(), False),
+        "Sniper, distances measured": (Sniper(), True),
+        "NormClipping(FedAvg)": (NormClipping(FedAvg(), "median"), False),
+        "GaussianNoise(NormClipping(FedAvg))": (
+            GaussianNoise(NormClipping(FedAvg(), "median"), 0.001),
+            False,
+        ),
+        "Krum": (Krum(few), False),
+        "Bulyan": (Bulyan(few), False),
+        "Median": (Median(), False),
+        "TrimmedMean": (TrimmedMean(0.2), False),
+    }
+    works = {"plain mean": lambda: np.mean(read(messages), axis=0)}
+    works["one Gram product"] = lambda: models @ models.T
+    works |= {
+        name: one_round(strategy, initial, messages, distances=distances)
+        for name, (strategy, distances) in strategies.items()
+    }
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(options.repeats):
+        for name, work in works.items():
+            taken[name].append(seconds(work))
+    ratios = {
+        name: median(a / b for a, b in zip(own, taken["plain mean"], strict=True))
+        for name, own in taken.items()
+    }
+    for name, ratio in ratios.items():
+        print(f"{name:38} {ratio:5.2f} times the plain mean")
+    return ratios
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

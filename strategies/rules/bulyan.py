@@ -1,0 +1,118 @@
+"""The Hidden Vulnerability of Distributed Learning in Byzantium.
+
+[El Mhamdi et al., 2018], section 4: Bulyan on top of Krum.
+
+Paper: https://proceedings.mlr.press/v80/mhamdi18a.html
+"""
+
+from logging import INFO
+from typing import Any
+
+import numpy as np
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from ..checks import check_allowed, check_count
+from ..robust import Robust
+from ..round import Outcome, Round
+from .krum import krum_scores
+from .median import sorted_columns
+
+
+def bulyan_selection(squared: NDArray[np.float64], f: int) -> NDArray[np.intp]:
+    """Take theta = n - 2 f models one by one, each the choice of Krum among those left.
+
+    Parameters
+    ----------
+    squared : array of shape (n, n)
+        Squared Euclidean distances between the models.
+    f : int
+        Malicious models.
+
+    Returns
+    -------
+    array of shape (theta,)
+        Rows, in the order in which they were taken; of equal scores the lowest row.
+    """
+    left = np.arange(len(squared))
+    taken = []
+    for _ in range(len(squared) - 2 * f):
+        # With f < 2 the last choices have fewer than one neighbour; then the nearest decides.
+        neighbours = max(1, len(left) - f - 2)
+        best = int(krum_scores(squared[np.ix_(left, left)], neighbours).argmin())
+        taken.append(left[best])
+        left = np.delete(left, best)
+    return np.array(taken)
+
+
+def mean_around_median(
+    models: NDArray[np.floating], rows: NDArray[np.intp], beta: int
+) -> NDArray[np.float64]:
+    """Average, in each coordinate, the values nearest to the median.
+
+    Parameters
+    ----------
+    models : array of shape (n, p)
+        One row a model, finite.
+    rows : array of shape (theta,)
+        The models that count.
+    beta : int
+        How many of their values to average, 1 to theta; of two equally near the smaller.
+
+    Returns
+    -------
+    array of shape (p,)
+    """
+    theta = len(rows)
+    result = np.empty(models.shape[1])
+    for columns, block in sorted_columns(models, rows):
+        values = block.astype(np.float64)
+        middle = values[[(theta - 1) // 2, theta // 2]].mean(axis=0)
+        nearest = np.argsort(np.abs(values - middle), axis=0, kind="stable")[:beta]
+        result[columns] = np.take_along_axis(values, nearest, axis=0).mean(axis=0)
+    return result
+
+
+class Bulyan(Robust):
+    """Average around the median of the models that Krum chooses one after the other.
+
+    It votes for the models chosen, of which each counts once: ``weighted`` concerns statistics and
+    metrics only.
+
+    Parameters
+    ----------
+    num_malicious : int
+        f, the malicious clients to withstand. In a round of fewer than 4 f + 3 valid models the
+        rule cannot act.
+    **arguments
+        As for `strategies.Robust`.
+
+    Raises
+    ------
+    ValueError
+        If ``num_malicious`` is not an integer from 0.
+    """
+
+    def __init__(self, num_malicious: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        check_count(num_malicious=num_malicious)
+        self.num_malicious = num_malicious
+
+    def check(self, num_clients: int) -> None:
+        """Refuse more malicious clients than the rule can ever withstand."""
+        check_allowed(self, "num_malicious", 0, (num_clients - 3) // 4, num_clients)
+
+    def summary(self) -> None:
+        """Log the settings of the strategy."""
+        log(INFO, "\t├──> Bulyan: num_malicious %d", self.num_malicious)
+        super().summary()
+
+    def aggregate(self, round: Round) -> Outcome:
+        """Average theta - 2 f values of each coordinate."""
+        n, f = len(round), self.num_malicious
+        if n < 4 * f + 3:
+            return Outcome.refuse(self, f"{n} valid models; num_malicious {f} needs {4 * f + 3}")
+        taken = bulyan_selection(round.distances.squared, f)
+        votes = np.zeros(n)
+        votes[taken] = round.votes[taken]
+        return Outcome(mean_around_median(round.models, taken, n - 4 * f), votes)

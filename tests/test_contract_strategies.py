@@ -1,0 +1,275 @@
+"""One contract for every yaml of ``conf/strategy``: a new one is under it without a line here.
+
+A law holds unless the rule's class declares the exception, with its paper's reason, in
+``exceptions``; then it must not hold.
+"""
+
+import inspect
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fl_backdoor.config import build, conf_directory
+from fl_backdoor.errors import UserError
+from fl_backdoor.loop.run import _check_rule
+from strategies import Robust
+
+NAMES = sorted(path.stem for path in (conf_directory() / "strategy").glob("*.yaml"))
+CLIENTS = 11
+SHAPES = {"conv.weight": (3, 2), "bn.weight": (2,), "out.weight": (4, 2), "out.bias": (4,)}
+STATISTICS = {"bn.running_mean": (2,), "bn.running_var": (2,)}
+
+
+def settings(name: str) -> dict[str, Any]:
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        config = compose("config", [f"strategy={name}", f"num_clients={CLIENTS}", "seed=3"])
+        container = OmegaConf.to_container(config.strategy, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def checked(node: dict[str, Any]) -> Robust:
+    strategy = build("strategy", node, Robust)
+    assert isinstance(strategy, Robust)
+    _check_rule(strategy.flower, CLIENTS)
+    strategy.check(CLIENTS)
+    return strategy
+
+
+def new(name: str) -> Robust:
+    return checked(settings(name))
+
+
+def models(seed: int = 0, clients: int = CLIENTS, dtype: object = np.float32) -> list[dict]:
+    """Models with BatchNorm around a common one; three are far away."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for client in range(clients):
+        spread = 0.5 if client < 3 else 0.05
+        model = {n: (1 + spread * rng.standard_normal(s)).astype(dtype) for n, s in SHAPES.items()}
+        model["bn.running_mean"] = rng.standard_normal(2).astype(dtype)
+        model["bn.running_var"] = (1e-6 + rng.random(2)).astype(dtype)
+        model["bn.num_batches_tracked"] = np.asarray(7 + client)
+        drawn.append(model)
+    return drawn
+
+
+Model = dict[str, np.ndarray]
+
+
+class _Nodes:
+    @staticmethod
+    def get_node_ids() -> list[int]:
+        return list(range(1, CLIENTS + 1))
+
+
+class Server:
+    """Plays rounds of a strategy without a federation."""
+
+    def __init__(self, strategy: Robust, reply: Callable[..., Message], record: Any) -> None:
+        self.strategy, self.reply, self.record = strategy, reply, record
+
+    def round(
+        self, sent: Model, replies: list[Model], order: list[int] | None = None, number: int = 1
+    ) -> tuple[Model, dict[str, Any]]:
+        messages = [self.reply(model, node=node) for node, model in enumerate(replies, start=1)]
+        return self.play(sent, [messages[i] for i in order or range(len(messages))], number)
+
+    def play(
+        self, sent: Model, messages: list[Message], number: int = 1
+    ) -> tuple[Model, dict[str, Any]]:
+        list(self.strategy.configure_train(number, self.record(sent), ConfigRecord(), _Nodes()))
+        arrays, metrics = self.strategy.aggregate_train(number, messages)
+        assert isinstance(arrays, ArrayRecord)
+        assert all(isinstance(value, int | float) for value in dict(metrics or {}).values())
+        return {n: a.numpy() for n, a in arrays.items()}, self.strategy.rounds[number]
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(name: str, reply: Any, record: Any) -> Callable[[], Server]:
+    return lambda: Server(new(name), reply, record)
+
+
+def parts(strategy: Robust) -> list[Robust]:
+    """Return a strategy and those inside it."""
+    inner = vars(strategy).get("inner")
+    return [strategy, *(parts(inner) if inner is not None else [])]
+
+
+def law(strategy: Robust, text: str, holds: bool) -> None:
+    """Let a law hold, or its declared exception."""
+    chain = parts(strategy)
+    excepted = [type(part).__name__ for part in chain if text in part.exceptions]
+    who = ", ".join(excepted or [type(part).__name__ for part in chain])
+    assert holds != bool(excepted), f"{text}: {'declared' if excepted else 'broken'} by {who}"
+
+
+def same(first: Model, second: Model) -> bool:
+    return first.keys() == second.keys() and all(
+        first[n].dtype == second[n].dtype and np.array_equal(first[n], second[n]) for n in first
+    )
+
+
+def test_permuted_clients_have_permuted_votes_and_the_same_aggregate(server) -> None:
+    sent, replies = models(9)[5], models()
+    order = np.random.default_rng(1).permutation(CLIENTS).tolist()
+    one, two = server(), server()
+    first, told = one.round(sent, replies)
+    second, also = two.round(sent, replies, order)
+    votes = [dict(zip(r["nodes"], r.get("votes", r["nodes"]), strict=True)) for r in (told, also)]
+    law(one.strategy, "permutation", same(first, second) and votes[0] == votes[1])
+
+
+def test_identical_replies_give_that_reply(server) -> None:
+    sent, reply = models(9)[5], models()[4]
+    one = server()
+    new_model, _ = one.round(sent, [reply] * CLIENTS)
+    equal = all(np.allclose(new_model[n], reply[n], rtol=1e-6, atol=0) for n in reply)
+    law(one.strategy, "identical replies", equal)
+
+
+@pytest.mark.parametrize("clients", [1, 2, 3])
+def test_few_replies_give_a_finite_model_or_leave_it_and_say_so(clients, server) -> None:
+    sent, replies = models(9)[5], models(clients=clients)
+    one = server()
+    new_model, told = one.round(sent, replies)
+    assert all(np.isfinite(a).all() for a in new_model.values())
+    if same(new_model, sent):
+        assert told.get("cannot-act") or told.get("cannot_act") or told.get("kept_nodes") == []
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_every_precision_stays_what_it_is(dtype, server) -> None:
+    sent, replies = models(9, dtype=dtype)[5], models(dtype=dtype)
+    new_model, _ = server().round(sent, replies)
+    assert {n: a.dtype for n, a in new_model.items()} == {n: a.dtype for n, a in sent.items()}
+    assert all(np.isfinite(a).all() for a in new_model.values())
+
+
+def test_statistics_and_counters_are_the_average_by_the_votes(server) -> None:
+    sent, replies = models(9)[5], models()
+    new_model, told = server().round(sent, replies)
+    votes = np.array(told.get("votes", np.ones(CLIENTS)))
+    rows = [replies[node - 1] for node in told["nodes"]]
+    for name in STATISTICS:
+        mean = np.average([row[name] for row in rows], axis=0, weights=votes)
+        np.testing.assert_allclose(new_model[name], mean, rtol=1e-5)
+    counts = np.average([row["bn.num_batches_tracked"] for row in rows], weights=votes)
+    assert new_model["bn.num_batches_tracked"] == np.rint(counts)
+
+
+def test_statistics_decide_nothing(server) -> None:
+    """Replies whose statistics are immense are treated as they would be without."""
+    sent, replies = models(9)[5], models()
+    moved = [dict(reply) for reply in replies]
+    moved[6]["bn.running_var"] = moved[6]["bn.running_var"] + np.float32(1e6)
+    (first, told), (second, also) = server().round(sent, replies), server().round(sent, moved)
+    assert same({n: first[n] for n in SHAPES}, {n: second[n] for n in SHAPES})
+    keys = {"kept_nodes", "clipped_nodes"} & told.keys()
+    assert {key: told[key] for key in keys} == {key: also[key] for key in keys}
+
+
+def test_a_missing_and_hostile_replies_do_no_more_than_be_missed(server, reply) -> None:
+    sent, replies = models(9)[5], models()
+    good = [reply(model, node=node) for node, model in enumerate(replies, start=1)]
+    nan = {**replies[8], "out.bias": np.full(4, np.nan, np.float32)}
+    shape = {**replies[9], "out.bias": np.ones(5, np.float32)}
+    bad = [reply(nan, node=9), reply(shape, node=10), reply(None, node=11)]
+    (first, told), (second, also) = (
+        server().play(sent, good[:8]),
+        server().play(sent, good[:8] + bad),
+    )
+    assert same(first, second)
+    assert also["invalid_nodes"] == [9, 10, 11]
+    assert told["nodes"] == also["nodes"]
+
+
+def test_memory_makes_a_resumed_strategy_go_on_to_the_same_bits(server) -> None:
+    whole, begun, resumed = server(), server(), server()
+    sent = models(9)[5]
+    one = two = sent
+    for number in (1, 2, 3, 4):
+        one, _ = whole.round(one, models(number), number=number)
+    for number in (1, 2):
+        two, _ = begun.round(two, models(number), number=number)
+    memory = begun.strategy.remember()
+    assert all(isinstance(value, np.ndarray) for value in memory.values())
+    resumed.strategy.remind({key: value.copy() for key, value in memory.items()})
+    for number in (3, 4):
+        two, _ = resumed.round(two, models(number), number=number)
+    assert same(one, two)
+
+
+def test_memory_beside_the_replies_stays_within_a_quarter_of_them_and_one_matrix(
+    server, reply, record
+) -> None:
+    """The matrix is as large as the replies: together at most 1.25 times their bytes."""
+    rng = np.random.default_rng(0)
+    clients, width = 40, 60_000
+    rows = [{"w": rng.standard_normal((width, 4)).astype(np.float32)} for _ in range(clients)]
+    one = server()
+    list(one.strategy._configure_train(1, record(rows[0]), ConfigRecord(), _Nodes()))
+    one.strategy._sent = record(rows[0])
+    messages = [reply(row, node=node) for node, row in enumerate(rows, start=1)]
+    size = sum(row["w"].nbytes for row in rows)
+    del rows
+    tracemalloc.start()
+    one.strategy.aggregate_train(1, messages)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Blocks have a fixed size, which is 8 MiB whatever the model: large beside this small one.
+    assert peak < 1.25 * size + 3 * 2**23
+
+
+def leaves(node: dict[str, Any], prefix: str = "strategy") -> list[tuple[str, Any]]:
+    found = []
+    for key, value in node.items():
+        if isinstance(value, dict):
+            found += leaves(value, f"{prefix}.{key}")
+        else:
+            found.append((f"{prefix}.{key}", value))
+    return found
+
+
+def test_a_setting_that_is_no_number_gives_one_line_that_names_it(name) -> None:
+    for key, value in leaves(settings(name)):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        for wrong in (float("nan"), "much", -1.0e9):
+            changed = settings(name)
+            *path, last = key.split(".")[1:]
+            node = changed
+            for step in path:
+                node = node[step]
+            node[last] = wrong
+            with pytest.raises((UserError, ValueError)) as caught:
+                checked(changed)
+            assert last in str(caught.value), (key, wrong)
+            assert "\n" not in str(caught.value)
+
+
+def test_the_class_names_its_paper_or_says_what_it_is(name) -> None:
+    strategy = new(name)
+    module = inspect.getmodule(type(strategy))
+    text = (module.__doc__ or "") + (type(strategy).__doc__ or "")
+    assert "Parameters" in (type(strategy).__doc__ or "")
+    assert any(word in text for word in ("https://", "et al.", "section", "Flower"))
+
+
+def test_the_docs_list_the_exceptions() -> None:
+    lines = (conf_directory().parent / "docs" / "design.md").read_text()
+    for name in NAMES:
+        for part in parts(new(name)):
+            for text, reason in part.exceptions.items():
+                assert f"| `{type(part).__name__}` | {text} | {reason} |" in lines
