@@ -18,14 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fl_backdoor.config import Config, conf_directory, load, one_line
 from fl_backdoor.data import mnist
-from fl_backdoor.data.base import Data, Source, Split
+from fl_backdoor.data.base import Data, Split
 from fl_backdoor.data.vertical import mnist_rows
-from fl_backdoor.data.vertical.base import VerticalData
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.horizontal import Federation, settle_data
-from fl_backdoor.federation.vertical import VerticalFederation
-from fl_backdoor.loop import run as horizontal
-from fl_backdoor.schema import VerticalConfig
+from fl_backdoor.loop.epoch import Vertical
+from fl_backdoor.loop.round import Horizontal
 
 from .test_config import HORIZONTAL, VERTICAL
 from .test_mnist_rows import data_of
@@ -98,14 +95,9 @@ def leaves(node: Any, prefix: str = "") -> Iterator[str]:
 def prepare(config: DictConfig) -> None:
     """Do what a run does before its first message."""
     loaded = load(config)
-    if isinstance(loaded, VerticalConfig):
-        VerticalFederation(settle_data(loaded, VerticalData)).check()
-    else:
-        assert isinstance(loaded, Config)
-        whole = Federation(settle_data(loaded, Source))
-        whole.check()
-        whole.test_set()
-        horizontal._strategy(loaded)
+    experiment = Horizontal(loaded) if isinstance(loaded, Config) else Vertical(loaded)
+    experiment.check()
+    experiment.training(clean=False)
 
 
 def refusal(config: DictConfig, key: str, mutation: str) -> str | None:

@@ -331,7 +331,9 @@ def test_what_the_strategy_remembers_is_of_the_last_round(path: Path) -> None:
 
 
 @given(
-    rounds=st.lists(st.dictionaries(st.sampled_from("abcd"), st.booleans()), min_size=1, max_size=7),
+    rounds=st.lists(
+        st.dictionaries(st.sampled_from("abcd"), st.booleans()), min_size=1, max_size=7
+    ),
     resumed=st.integers(0, 6),
     killed=st.booleans(),
 )
