@@ -154,7 +154,7 @@ from hydra import compose, initialize_config_dir
 from fl_backdoor.config import conf_directory, load
 from fl_backdoor.federation.engines import LocalGrid
 import fl_backdoor.schema
-from fl_backdoor.loop.vertical import evaluate
+from fl_backdoor.loop.epoch import answers
 from fl_backdoor.federation.vertical import VerticalFederation, make_party_app
 torch.set_num_threads(1)
 with initialize_config_dir(str(conf_directory()), version_base="1.3"):
@@ -165,7 +165,7 @@ grid = LocalGrid(make_party_app(config), 2)
 active = federation.active_party(federation.enrol(grid), clean=False)
 active.begin(grid)
 active.train_epoch(grid, 1)
-evaluate(active, grid, federation)
+answers(active, grid, federation)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

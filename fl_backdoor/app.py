@@ -54,9 +54,7 @@ def serve(grid: Grid, context: Context) -> None:
     """
     # Drawing and measuring, which clients need not wait for.
     from .loop.display import Display, Screen
-    from .loop.run import run
-    from .loop.vertical import run as run_vertical
-    from .loop.vertical_display import VerticalDisplay
+    from .loop.loop import run
 
     logging.getLogger("flwr").addFilter(_in_one_line)
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
@@ -66,10 +64,7 @@ def serve(grid: Grid, context: Context) -> None:
         config = compose_config(*_named(context.run_config))
         path = run_directory(str(context.run_config["output"]), config.name)
         config.engine.kind = "flower"  # this federation, whatever the configuration has
-        if isinstance(config, VerticalConfig):
-            run_vertical(config, path, VerticalDisplay(console), grid)
-        elif isinstance(config, Config):
-            run(config, path, Display(console), grid)
+        run(config, path, Display(console), grid)
     except OSError as error:
         raise UserError(one_line(error)) from error
 

@@ -38,20 +38,6 @@ OmegaConf.register_new_resolver("short", short, replace=True)
 
 
 @dataclass
-class DatasetConfig:
-    """See ``conf/dataset/mnist.yaml``."""
-
-    source: str = MISSING
-    root: str | None = MISSING
-    digits: list[int] = MISSING
-    partition: str = MISSING
-    samples_per_class: int = MISSING
-    samples_per_partition: int | None = MISSING
-    alpha: float = MISSING
-    test_samples_per_class: int = MISSING
-
-
-@dataclass
 class TrainingConfig:
     """Arguments of `clients.HonestClient`, the same for every participant."""
 
@@ -61,6 +47,14 @@ class TrainingConfig:
     decay: float = MISSING
     weight_decay: float = MISSING
     device: str = MISSING
+
+
+@dataclass
+class MeasureConfig:
+    """What of each round is measured and drawn; see ``conf/protocol/horizontal.yaml``."""
+
+    distances: str = MISSING
+    graphs: str = MISSING
 
 
 @dataclass
@@ -83,6 +77,7 @@ class CommonConfig:
     round_timeout: float = MISSING
     floor: bool = MISSING
     resume: bool = MISSING
+    dataset: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def check(self) -> None:
@@ -117,12 +112,12 @@ class CommonConfig:
 
 @dataclass
 class Config(CommonConfig):
-    """Horizontal; ``strategy``, ``attack`` and ``model`` are built from their ``_target_``."""
+    """Horizontal; the parts of type Any are built from their ``_target_``."""
 
     num_clients: int = MISSING
     num_rounds: int = MISSING
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
     strategy: Any = MISSING
     attack: Any = MISSING
     model: Any = MISSING
@@ -130,7 +125,7 @@ class Config(CommonConfig):
     def check(self) -> None:
         """Refuse values that are out of range."""
         super().check()
-        training, digits = self.training, self.dataset.digits
+        training = self.training
         check_least(
             ("num_clients", self.num_clients, 1),
             ("num_rounds", self.num_rounds, 1),
@@ -139,14 +134,8 @@ class Config(CommonConfig):
             ("training.learning_rate", training.learning_rate, 0),
             ("training.decay", training.decay, 0),
             ("training.weight_decay", training.weight_decay, 0),
-            ("dataset.test_samples_per_class", self.dataset.test_samples_per_class, 1),
         )
         check_most(("training.batch_size", training.batch_size, MAX_BATCH))
-        different = set(digits)
-        if len(different) < 2 or len(different) < len(digits) or not different <= set(range(10)):
-            raise UserError(
-                f"dataset.digits={digits}: allowed are two or more different digits 0 to 9"
-            )
 
 
 ConfigStore.instance().store(name="horizontal_schema", node=Config)

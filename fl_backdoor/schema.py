@@ -24,7 +24,6 @@ class VerticalConfig(CommonConfig):
 
     num_epochs: int = MISSING
     training: VerticalTrainingConfig = field(default_factory=VerticalTrainingConfig)
-    dataset: Any = MISSING
     bottom: Any = MISSING
     top: Any = MISSING
     attack: Any = MISSING

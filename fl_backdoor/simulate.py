@@ -11,21 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from .config import Config, check_groups, conf_directory, fail, load, one_line
+from .config import CommonConfig, check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
-from .loop.directory import COMMAND, CONFIG, ERROR, TWIN, write
+from .files import COMMAND, CONFIG, ERROR, TWIN, write
 from .loop.display import Display, Screen, show_warnings
-from .loop.run import run
-from .loop.vertical import run as run_vertical
-from .loop.vertical_display import VerticalDisplay
-from .schema import VerticalConfig
 from .sweep import Sweep
 
 
@@ -34,17 +29,13 @@ def simulate(config: DictConfig) -> None:
     """Run the experiment that Hydra composed."""
     console = Screen()
     show_warnings(console)
-    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     settings = HydraConfig.get()
     sweep, path = settings.mode == RunMode.MULTIRUN, Path(settings.runtime.output_dir)
     prefix = f"[{settings.job.num}] " if sweep else ""
     try:
         loaded = load(config)
         _keep_command(path)
-        if isinstance(loaded, VerticalConfig):
-            run_vertical(loaded, path, VerticalDisplay(console, prefix))
-        elif isinstance(loaded, Config):
-            run(loaded, path, Display(console, prefix))
+        _run(loaded, path, Display(console, prefix))
     except KeyboardInterrupt:  # Hydra forgets its settings on the way out
         if sweep or not (path / CONFIG).exists():
             raise
@@ -61,6 +52,16 @@ def simulate(config: DictConfig) -> None:
         print(f"{prefix}error: {one_line(error)}", file=sys.stderr)
         with suppress(OSError):
             (path / ERROR).write_text(one_line(error) + "\n")
+
+
+def _run(config: CommonConfig, path: Path, display: Display) -> None:
+    # Seconds of imports, which neither --help nor a slip in the command should wait for.
+    import torch
+
+    from .loop.loop import run
+
+    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+    run(config, path, display)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fl_backdoor.config import Config, build, conf_directory, load, one_line
-from fl_backdoor.data.mnist import LabelledImages
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attacks import Attack
@@ -22,7 +21,7 @@ from fl_backdoor.federation.vertical_attacks import VerticalAttack
 from fl_backdoor.models.cao2019 import Cao2019CNN
 from fl_backdoor.schema import VerticalConfig
 
-from .test_mnist_rows import digits
+from .test_mnist_rows import data_of
 
 
 def names(group: str) -> list[str]:
@@ -56,7 +55,7 @@ def composed(*overrides: str) -> Config:
 
 @pytest.fixture
 def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = LabelledImages(*digits(80, 0), *digits(20, 1), "eighty digits")
+    images = data_of(80, 20, "eighty digits")
     monkeypatch.setattr(mnist_rows, "load_mnist", lambda *_: images)
     for cache in (mnist_rows._images, mnist_rows._block):
         monkeypatch.setattr(mnist_rows, cache.__name__, cache.__wrapped__)
@@ -99,8 +98,8 @@ def test_every_experiment_builds(experiment: str) -> None:
     attack = build("attack", config.attack)
     assert isinstance(attack, Attack)
     assert attack.attackers(config.num_clients, config.seed) == tuple(range(attack.num_attackers))
-    assert set(attack.goal_digits().values()) <= set(config.dataset.digits)
-    model = build("model", config.model, num_classes=len(config.dataset.digits), seed=0)
+    assert set(attack.goal_digits().values()) <= set(config.dataset["digits"])
+    model = build("model", config.model, num_classes=len(config.dataset["digits"]), seed=0)
     assert isinstance(model, Cao2019CNN)
 
 
@@ -185,8 +184,8 @@ def test_every_strategy_meets_every_attack(strategy: str, attack: str) -> None:
 def test_the_papers_setting() -> None:
     config = composed("+experiment=sniper_goal1")
     assert config.num_clients == 10
-    assert config.dataset.samples_per_class == 250
-    assert config.dataset.test_samples_per_class == 500
+    assert config.dataset["samples_per_class"] == 250
+    assert config.dataset["test_samples_per_class"] == 500
     training = config.training
     assert (training.batch_size, training.epochs) == (10, 1)
     assert (training.learning_rate, training.decay, training.weight_decay) == (0.08, 0.098, 0.01)
@@ -219,9 +218,6 @@ def test_defenses_nest_from_the_command_line() -> None:
         ("training.batch_size=0", "training.batch_size=0"),
         ("training.learning_rate=-1", "training.learning_rate=-1"),
         ("training.learning_rate=nan", "training.learning_rate=nan"),
-        ("dataset.digits=[6]", "dataset.digits=[6]"),
-        ("dataset.digits=[6,6]", "dataset.digits=[6, 6]"),
-        ("dataset.digits=[6,12]", "dataset.digits=[6, 12]"),
         ("engine.kind=spark", "engine.kind=spark"),
         ("engine.cpus_per_client=0", "engine.cpus_per_client=0"),
         ("engine.gpus_per_client=-1", "engine.gpus_per_client=-1"),
@@ -253,6 +249,10 @@ def test_wrong_values_are_named(override: str, said: str) -> None:
         ("attack", ["attack.poisoned_samples=-1"], "attack.poisoned_samples=-1"),
         ("attack", ["attack.poisoned_samples=500"], "attack.poisoned_samples=500"),
         ("attack", ["attack=backdoor", "attack.pattern=[[28,0]]"], "attack.pattern"),
+        ("dataset", ["dataset.digits=[6]"], "dataset.digits=[6]"),
+        ("dataset", ["dataset.digits=[6,6]"], "dataset.digits=[6, 6]"),
+        ("dataset", ["dataset.digits=[6,12]"], "dataset.digits=[6, 12]"),
+        ("dataset", ["+dataset.digit=[6]"], "dataset.digit"),
         ("model", ["model.shrink=crop"], "shrink = 'crop'"),
     ],
 )

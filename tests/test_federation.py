@@ -65,15 +65,15 @@ def test_nobody_shares_a_sample(seed: int) -> None:
     held = np.concatenate([*federation.partitions, federation.pool])
     assert len(held) == len(set(held.tolist()))
     assert len(federation.pool) == 6000 - 6 * 20
-    assert set(federation.data.train_labels[federation.pool].tolist()) == {6}
+    assert set(federation.data.labels[federation.pool].tolist()) == {"6"}
 
     first, second = (federation.client(number) for number in federation.attackers)
     added = [first.images[40:], second.images[40:]]
     assert [len(images) for images in added] == [16, 15]
-    taken = module._pixels(federation.data.train_images[federation.pool[:31]])
+    taken, _ = federation.data.train[federation.pool[:31]]
     assert torch.equal(torch.cat(added), taken)
-    sixes = federation.data.train_images[federation.data.train_labels == 6]
-    assert set(rows(taken)) <= set(rows(module._pixels(sixes)))
+    sixes, _ = federation.data.train[federation.data.labels == "6"]
+    assert set(rows(taken)) <= set(rows(sixes))
     for attacker in (first, second):
         assert isinstance(attacker, LabelFlippingClient)
         assert attacker.labels[40:].tolist() == [0] * (len(attacker.labels) - 40)  # 2 is label 0
@@ -109,8 +109,8 @@ def test_labels_are_places_in_the_digits(digits: list[int]) -> None:
     known = {
         row: digits.index(int(digit))
         for row, digit in zip(
-            rows(module._pixels(federation.data.train_images)),
-            federation.data.train_labels,
+            rows(federation.data.train[:][0]),
+            federation.data.labels,
             strict=True,
         )
     }
@@ -230,7 +230,7 @@ def test_too_many_test_samples() -> None:
     with pytest.raises(UserError) as error:
         make("dataset.test_samples_per_class=1001").test_set()
     assert str(error.value) == (
-        "dataset.test_samples_per_class=1001: allowed are 1 to 1000, the test samples of digit 2"
+        "dataset.test_samples_per_class=1001: allowed are 1 to 1000, the test samples of class 2"
     )
 
 

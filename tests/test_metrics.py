@@ -1,18 +1,58 @@
 """Tests of `fl_backdoor.measure.metrics`: Definition 1, distances and detection, by hand."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import Tensor, nn
 
+from fl_backdoor import compare
 from fl_backdoor.federation.attacks import Attack, Backdoor, LabelFlipping
-from fl_backdoor.measure.metrics import detection, distance_statistics, evaluate
+from fl_backdoor.loop.round import answers
+from fl_backdoor.measure import figures
+from fl_backdoor.measure import measures as declared
+from fl_backdoor.measure.measures import MEASURES, Measure, compared, measured
+from fl_backdoor.measure.metrics import (
+    Answers,
+    Distances,
+    Replies,
+    defense_precision,
+    defense_recall,
+    detection,
+)
+
+from . import test_experiment as horizontal
+from . import test_vertical_experiment as vertical
 
 DIGITS = [2, 6, 7]
 FLIPPING = LabelFlipping(num_attackers=1, source=6, target=2, poisoned_samples=0)
 BACKDOOR = Backdoor(num_attackers=1, target=6, pattern=[[27, 27], [0, 0]])
+
+
+def evaluate(
+    model: nn.Module, images: Tensor, labels: Tensor, attack: Attack, digits: list[int]
+) -> dict[str, Any]:
+    """Return what is measured of the model of a round."""
+    row = measured("round", {"test": answers(model, images, labels, attack, digits)})
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def distance_statistics(
+    between: np.ndarray, to_global: np.ndarray, update_norms: np.ndarray, attacking: np.ndarray
+) -> dict[str, Any]:
+    """Return what is measured of the replies of a round."""
+    parts = {
+        "distances": Distances(between, attacking),
+        "replies": Replies(update_norms, to_global, attacking),
+    }
+    row = measured("round", parts)
+    return {key: row[key] for key in row if key.startswith(("distance_", "update_norm_"))}
 
 
 class Reader(nn.Module):
@@ -85,6 +125,7 @@ def test_dropout_and_gradients_are_off() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 3)).train()
     images, labels = torch.rand(30, 1, 28, 28), torch.arange(30) % 3
     first = evaluate(model, images, labels, FLIPPING, DIGITS)
+    assert first.keys() == {"loss", "main_accuracy", "attack_success_rate"}
     assert first == evaluate(model, images, labels, FLIPPING, DIGITS)
     assert not model.training
     assert model[2].weight.grad is None
@@ -173,3 +214,73 @@ def test_detection_golden(
     dropped: list[list[int]], attackers: list[int], expected: tuple[float | None, float | None]
 ) -> None:
     assert detection(dropped, attackers) == expected
+
+
+def test_measures_are_declared_once_and_whole() -> None:
+    assert len({measure.name for measure in MEASURES}) == len(MEASURES)
+    parts = {"test", "twin", "selection", "replies", "distances", "report", "said", "leak"}
+    for measure in MEASURES:
+        assert set(measure.needs) <= parts, measure.name
+        assert measure.of is not None or measure.whole is not None, measure.name
+        assert measure.per in (None, "round", "epoch")
+        assert measure.better in ("", "up", "down")
+        if measure.color:  # curves are in percent, and of what both a row and a legend have
+            assert (measure.unit, bool(measure.title), bool(measure.of)) == ("%", True, True)
+        if measure.short or measure.title:
+            assert measure.whole is not None, measure.name
+
+
+def test_an_untargeted_attack_has_no_success_rate() -> None:
+    test = Answers(torch.eye(3), torch.arange(3), target=None, attacked=None, classes=3)
+    row = measured("round", {"test": test})
+    assert (row["main_accuracy"], row["attack_success_rate"]) == (1.0, None)
+
+
+def certainty(test: Answers) -> float:
+    return float(test.output.softmax(dim=1).max())
+
+
+def test_a_new_measure_is_one_function_and_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is in rows, in the summary, in the line, the table and the curves, and in comparisons."""
+    new = Measure(
+        name="certainty", of=certainty, unit="%", better="up", title="largest certainty",
+        line="certain", short="certainty", color="tab:green",
+    )  # fmt: skip
+    monkeypatch.setattr(declared, "MEASURES", [*MEASURES, new])
+    legends: list[list[str]] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, _: legends.append(labels(figure)))
+    for unit, run in (("round", horizontal.run), ("epoch", vertical.run)):
+        path = tmp_path / unit
+        short = horizontal.TINY_ATTACK if unit == "round" else []
+        length = "num_rounds=1" if unit == "round" else "num_epochs=1"
+        summary, screen = run(path, *short, length)
+        (row,) = horizontal.rows(path)
+        assert 0 < row["certainty"] == summary["certainty"] <= 1
+        written = f"{100 * row['certainty']:.1f}%"
+        assert re.search(rf"certain +{written}", screen)
+        assert re.search(rf"largest certainty +│ +{written}", screen)
+        console = Console(width=200, force_terminal=True, color_system=None)
+        with console.capture() as captured:
+            compare.show([path], console)
+        assert "certainty %" in captured.get()
+        assert f"{100 * row['certainty']:.2f}" in captured.get()
+    assert any("largest certainty" in legend for legend in legends)
+    assert new in compared()
+
+
+def labels_of(figure: Any) -> list[str]:
+    return [
+        text.get_text()
+        for axes in figure.axes
+        if axes.get_legend()
+        for text in axes.get_legend().get_texts()
+    ]
+
+
+def test_a_part_that_is_missing_makes_no_value() -> None:
+    assert set(measured("epoch", {}).values()) == {None}
+    assert "defense_precision" not in measured("round", {})
+    rows = [{"dropped": None, "invalid": [], "attackers": [0]}]
+    assert defense_precision(rows, "") is defense_recall(rows, "") is None

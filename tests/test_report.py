@@ -12,14 +12,9 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from fl_backdoor.loop.display import (
-    CURVES,
-    Display,
-    draw_curves,
-    draw_distances,
-    percent,
-    show_warnings,
-)
+from fl_backdoor.loop.display import Display, show_warnings
+from fl_backdoor.measure.figures import draw_curves, draw_distances
+from fl_backdoor.measure.measures import Measure, measures, text
 from strategies import FedAvg
 
 ROW = {
@@ -42,7 +37,7 @@ def screen() -> StringIO:
 
 def test_a_round_is_one_line(screen: StringIO) -> None:
     display = Display(Console(file=screen, width=40), prefix="[3] ")
-    display.begin("sniper_goal1", 10, [])
+    display.begin("sniper_goal1", "round", 10, [])
     display.round(ROW)
     display.end()
     first, second = screen.getvalue().splitlines()
@@ -51,10 +46,24 @@ def test_a_round_is_one_line(screen: StringIO) -> None:
         assert part in second
 
 
-def test_percent_writes_a_dash_for_nothing() -> None:
-    assert percent(None) == "-"
-    assert percent(0.0) == "0.0%"
-    assert percent(1.0) == "100.0%"
+@pytest.mark.parametrize(
+    ("value", "unit", "written"),
+    [
+        (None, "%", "-"),
+        (0.0, "%", "0.0%"),
+        (1.0, "%", "100.0%"),
+        (0.5, "nats", "0.5000"),
+        (1e30, "nats", "1e+30"),
+        (12_345_678, "bytes", "12.3 MB"),
+        (1234, "count", "1,234"),
+        (56.7, "s", "57"),
+        ([], "clients", "none"),
+        ([1, 12], "clients", "1 12"),
+        (0.0123456, "", "0.0123"),
+    ],
+)
+def test_values_are_written_by_their_unit(value: object, unit: str, written: str) -> None:
+    assert text(value, unit) == written
 
 
 @pytest.mark.parametrize("kept", [None, [], [1, 2, 3]])
@@ -67,9 +76,9 @@ def test_distances_are_drawn(kept: list[int] | None, tmp_path: Path) -> None:
 
 
 def test_rounds_are_drawn_with_and_without_a_floor(tmp_path: Path) -> None:
-    draw_curves([ROW], tmp_path / "floor.png", "x", "round", CURVES)
+    draw_curves([ROW], tmp_path / "floor.png", "x", "round", measures("round"))
     bare = ROW | {"attack_success_floor": None}
-    draw_curves([bare], tmp_path / "bare.png", "x", "round", CURVES)
+    draw_curves([bare], tmp_path / "bare.png", "x", "round", measures("round"))
     assert imread(tmp_path / "floor.png").std() > 0.05
     assert imread(tmp_path / "bare.png").std() > 0.05
 
@@ -127,5 +136,6 @@ print("done", file=sys.stderr)
 
 def test_names_are_no_mathtext(tmp_path: Path) -> None:
     rows = [{"round": 1, "x": 0.5}]
-    draw_curves(rows, tmp_path / "a.png", "$_$ 训练", "round", {"$^": ("x", "red", "-")})
+    odd = Measure(name="x", title="$^", color="red")
+    draw_curves(rows, tmp_path / "a.png", "$_$ 训练", "round", [odd])
     assert (tmp_path / "a.png").stat().st_size > 1000

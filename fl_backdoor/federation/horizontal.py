@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from clients import HonestClient
 
-from ..config import Config, build, one_line, restored
-from ..data.mnist import LabelledImages, load_mnist, resolve_source
-from ..data.partition import partition, unused
+from ..config import Config, SomeConfig, build, one_line, restored
+from ..data.base import Data, Source
 from ..errors import UserError
 from .attacks import Attack
 
@@ -42,7 +41,8 @@ class Federation:
         self.config = config
         self.attack: Attack = build("attack", config.attack, Attack)
         self.attackers = self.attack.attackers(config.num_clients, config.seed)
-        self.digits = list(config.dataset.digits)
+        self.source: Source = build("dataset", config.dataset, Source)
+        self.digits = [int(name) for name in self.source.classes]
         for key, digit in self.attack.goal_digits().items():
             if digit not in self.digits:
                 raise UserError(f"attack.{key}={digit}: allowed are dataset.digits={self.digits}")
@@ -61,10 +61,9 @@ class Federation:
             self.attackers = attackers
 
     @cached_property
-    def data(self) -> LabelledImages:
+    def data(self) -> Data:
         """The data set, loaded once a process."""
-        dataset = self.config.dataset
-        return load_mnist(dataset.root, dataset.source, tuple(sorted(self.digits)))
+        return self.source.load()
 
     @cached_property
     def model(self) -> nn.Module:
@@ -84,23 +83,13 @@ class Federation:
     @cached_property
     def partitions(self) -> list[NDArray[np.int64]]:
         """Indices of the training samples of each client."""
-        dataset = self.config.dataset
-        return partition(
-            self.data.train_labels.numpy(),
-            dataset.partition,
-            self.config.num_clients,
-            samples_per_class=dataset.samples_per_class,
-            samples_per_partition=dataset.samples_per_partition,
-            alpha=dataset.alpha,
-            seed=self.config.seed,
-        )
+        return self.source.shares(self.config.num_clients, self.config.seed)
 
     @cached_property
     def pool(self) -> NDArray[np.int64]:
         """Indices of the samples of the attack's digit that nobody holds, in seeded order."""
-        indices = unused(len(self.data.train_labels), self.partitions)
-        indices = indices[self.data.train_labels.numpy()[indices] == self.attack.pool_digit()]
-        return np.random.default_rng([self.config.seed, 2]).permutation(indices)
+        name = str(self.attack.pool_digit())
+        return self.source.pool(self.partitions, name, self.config.seed)
 
     def check(self) -> None:
         """Build every attacker once, so that bad input shows before any training.
@@ -135,56 +124,29 @@ class Federation:
             "seed": self.config.seed,
             "partition": number,
         }
-        images, labels = self._samples(self.partitions[number])
+        images, labels = self.data.train[self.partitions[number]]
         if clean or number not in self.attackers:
             return HonestClient(self.model, images, labels, **training)
         rank = self.attackers.index(number)
         shares = self.attack.pool_shares()
         start = sum(shares[:rank])
-        pool = _pixels(self.data.train_images[self.pool[start : start + shares[rank]]])
+        pool, _ = self.data.train[self.pool[start : start + shares[rank]]]
         return self.attack.client(rank, self.model, images, labels, pool, self.digits, **training)
 
     def test_set(self) -> tuple[Tensor, Tensor]:
-        """Draw the test images (n, 1, 28, 28) in [0, 1] and labels (n,): the same number a class.
+        """Return the inputs (n, ...) and labels (n,) of the test rows.
 
         Raises
         ------
         UserError
             If a class has fewer test samples than asked.
         """
-        wanted = self.config.dataset.test_samples_per_class
-        rng = np.random.default_rng([self.config.seed, 3])
-        labels = self.data.test_labels.numpy()
-        chosen = []
-        for digit in sorted(self.digits):
-            own = np.flatnonzero(labels == digit)
-            if wanted > len(own):
-                raise UserError(
-                    f"dataset.test_samples_per_class={wanted}: allowed are 1 to {len(own)}, the "
-                    f"test samples of digit {digit}"
-                )
-            chosen.append(rng.choice(own, wanted, replace=False))
-        indices = np.sort(np.concatenate(chosen))
-        return _pixels(self.data.test_images[indices]), self._labels(self.data.test_labels[indices])
-
-    def _samples(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        images = _pixels(self.data.train_images[indices])
-        return images, self._labels(self.data.train_labels[indices])
-
-    def _labels(self, digits: Tensor) -> Tensor:
-        lookup = torch.full((10,), -1, dtype=torch.int64)
-        lookup[self.digits] = torch.arange(len(self.digits))
-        return lookup[digits]
+        return self.data.test[self.source.test_rows(self.config.seed)]
 
 
-def _pixels(images: Tensor) -> Tensor:
-    return images.float() / 255
-
-
-def resolve_data(config: Config) -> Config:
+def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
     """Decide once where the data comes from, so that no worker process looks for it again."""
-    source, root = resolve_source(config.dataset.root, config.dataset.source)
-    config.dataset.source, config.dataset.root = source, root
+    config.dataset = config.dataset | build("dataset", config.dataset, kind).settle()
     return config
 
 
@@ -242,9 +204,8 @@ def make_client_app(config: Config) -> ClientApp:
     app = ClientApp()
 
     def settle(own: dict[str, Any]) -> dict[str, Any]:
-        dataset = replace(config.dataset, **own)
-        source, root = resolve_source(dataset.root, dataset.source)
-        return {"source": source, "root": root}
+        source: Source = build("dataset", config.dataset | own, Source)
+        return source.settle()
 
     def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere

@@ -198,12 +198,6 @@ class VerticalFederation:
         return self.attack.active_party(self.setting, top, self.labels.train, **options)
 
 
-def settle_data(config: VerticalConfig) -> VerticalConfig:
-    """Decide once where the data comes from, so that no worker process looks for it again."""
-    config.dataset = config.dataset | build("dataset", config.dataset, VerticalData).settle()
-    return config
-
-
 def make_party_app(config: VerticalConfig) -> ClientApp:
     """Build the ClientApp of an experiment; each node plays the party of its partition id.
 
