@@ -260,6 +260,24 @@ def test_rejects_what_is_no_matrix_of_models(models: NDArray[np.floating]) -> No
         PairwiseDistances(models)
 
 
+def test_columns_of_a_wider_matrix_are_measured_where_they_lie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_BLOCK_SIZE", 2**18)
+    whole = np.random.default_rng(12).standard_normal((60, 50_100), dtype=np.float32)
+    models = whole[:, :50_000]
+    expected = PairwiseDistances(models.copy())
+    tracemalloc.start()
+    try:
+        result = PairwiseDistances(models)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(result.squared, expected.squared)
+    np.testing.assert_array_equal(result.matrix, np.sqrt(result.squared))
+    assert peak < 0.5 * models.nbytes
+
+
 def test_memory_stays_under_half_a_matrix_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BLOCK_SIZE", 2**20)
     models = np.random.default_rng(11).standard_normal((200, 100_000), dtype=np.float32)

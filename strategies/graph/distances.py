@@ -62,9 +62,11 @@ class PairwiseDistances:
         n = len(models)
         self._models = models
         self._norms = np.empty(n)
+        squares = np.empty(models.shape[1])
         for i, model in enumerate(models):
             with np.errstate(over="ignore", invalid="ignore"):
-                self._norms[i] = np.sqrt(np.sum(np.square(model, dtype=np.float64)))
+                np.square(model, out=squares, dtype=np.float64)
+                self._norms[i] = np.sqrt(np.sum(squares))
             if not self._norms[i] < NORM_LIMIT:
                 raise ValueError(f"row {i} holds NaN or infinity, or values too large to square")
         self._squared = np.zeros((n, n))
@@ -118,16 +120,19 @@ class PairwiseDistances:
         centre = rows[np.argsort(self._norms[rows], kind="stable")[len(rows) // 2]]
         d = self._models.shape[1]
         gram = np.zeros((len(rows), len(rows)))
-        width = max(1, _BLOCK_SIZE // len(rows))
+        width = min(d, max(1, _BLOCK_SIZE // len(rows)))
+        buffer = np.empty(len(rows) * width)  # touched once, not once a block
         for start in range(0, d, width):
             columns = self._models[:, start : start + width]
-            block = np.subtract(columns[rows], columns[centre], dtype=np.float64)
+            some = columns if len(rows) == len(columns) else columns[rows]
+            block = buffer[: some.size].reshape(some.shape)
+            np.subtract(some, columns[centre], out=block, dtype=np.float64)
             gram += block @ block.T  # numpy turns this into syrk: half the work, and symmetric
 
         squares = np.diagonal(gram)
         squared = np.maximum(np.add.outer(squares, squares) - 2 * gram, 0)
         norms = np.sqrt(squares)
-        roundings = min(width, d) + -(-d // width) + _OTHER_ROUNDINGS
+        roundings = width + -(-d // width) + _OTHER_ROUNDINGS
         error = roundings * np.finfo(np.float64).eps / 2 * np.add.outer(norms, norms) ** 2
         cancelled = error > TOLERANCE * squared
         np.fill_diagonal(cancelled, False)

@@ -32,12 +32,12 @@ def krum_scores(squared: NDArray[np.float64], neighbours: int) -> NDArray[np.flo
     array of shape (n,)
         In the square of the models' unit. Equal models have equal scores.
     """
-    others = squared.copy()
+    # The distances of two equal models to a third may differ in the last bits: take the first's.
+    first = squared.argmin(axis=1)
+    others = squared[np.ix_(first, first)]
     np.fill_diagonal(others, np.inf)
-    scores = np.sort(others, axis=1)[:, :neighbours].sum(axis=1)
-    # The distances of two equal models to a third may differ in the last bits.
-    equal: NDArray[np.float64] = scores[squared.argmin(axis=1)]
-    return equal
+    scores: NDArray[np.float64] = np.sort(others, axis=1)[:, :neighbours].sum(axis=1)
+    return scores
 
 
 def krum(squared: NDArray[np.float64], f: int, m: int = 1) -> NDArray[np.intp]:
