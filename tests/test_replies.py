@@ -330,7 +330,7 @@ def test_hostile_evaluate_replies_have_no_effect(name, kinds, reply):
     with flower_log() as lines:
         metrics = STRATEGIES[name]().aggregate_evaluate(1, [*bad, *honest])
     assert metrics == alone == {"loss": 0.1875}
-    assert sum(line.startswith("Dropped the reply of node 10") for line in lines) == len(bad)
+    assert sum(line.startswith("Dropped the evaluation of node 10") for line in lines) == len(bad)
     assert STRATEGIES[name]().aggregate_evaluate(1, []) is None
 
 
