@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from logging import WARNING
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.supercore import log
 
 from .structures import Structure, Values, complaint, disagreement, structure_of
@@ -130,7 +130,7 @@ def screen(
             else:
                 invalid[message.metadata.src_node_id] = str(reason)
         else:
-            structure = () if opaque else structure_of(reply.values)
+            structure = () if opaque else structure_of(reply.values, exact=sent is None)
             passed.append((reply, structure, (reply.record, metrics, others)))
 
     complaints = {structure: complaint(structure, open_ended) for _, structure, _ in passed}
@@ -206,7 +206,7 @@ def _read(
     records = message.content.array_records
     if len(records) != 1 and not (more_records and records):
         raise InvalidReplyError(f"{len(records)} ArrayRecords instead of 1")
-    values = {name: _decoded(record) for name, record in records.items()}
+    values = {name: _decoded(record, sent or {}) for name, record in records.items()}
     like = set(sent) if sent is not None else set()
     fitting = [n for n, arrays in values.items() if not like or (arrays and arrays.keys() <= like)]
     model = fitting[0] if fitting else next(iter(values))
@@ -217,7 +217,7 @@ def _read(
     return Reply(message, model, {name: found[name] for name in order}), others
 
 
-def _decoded(arrays: ArrayRecord) -> Values:
+def _decoded(arrays: ArrayRecord, sent: Mapping[str, Array]) -> Values:
     decoded = {}
     for name, array in arrays.items():
         try:
@@ -231,7 +231,9 @@ def _decoded(arrays: ArrayRecord) -> Values:
             )
         if values.dtype.kind not in "biuf":
             raise InvalidReplyError(f"array {name!r:.60} holds {values.dtype!s:.40}")
-        if values.dtype.kind == "f" and not has_finite_norm(values):
+        # A float64 that float32 cannot hold would make the average infinite in every round.
+        dtype = np.dtype(sent[name].dtype) if name in sent else None
+        if values.dtype.kind == "f" and not has_finite_norm(values, dtype):
             raise InvalidReplyError(f"array {name!r:.60} holds NaN, inf or immense values")
         decoded[name] = values
     return decoded

@@ -16,6 +16,7 @@ from .checks import check_bool
 from .replies import Reply, Screening, metrics_of, screen, screen_metrics, with_one_vote
 from .round import Outcome, Round, whole_model
 from .stand_in import StandIn
+from .vectors import Layout, decoded
 
 Observer = Callable[[Round], None]
 
@@ -70,6 +71,9 @@ class Robust(StandIn):
 
     needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
     """What the rule cannot do without: parameters, ``run_model``, ``root_update``."""
+
+    wrapped = False
+    """Whether another of these strategies stands around it, and warns of what both would."""
 
     exceptions: ClassVar[dict[str, str]] = {}
     """Laws of the contract (``docs/design.md``) that the rule breaks, and its paper's reason."""
@@ -142,6 +146,8 @@ class Robust(StandIn):
     ) -> Iterable[Message]:
         """Configure the round, and remember the model that the replies start from."""
         self.check_needs()
+        if server_round == 1 and not self.wrapped and "parameters" in self.all_needs():
+            self._warn_of_statistics(arrays)
         messages = list(self._configure_train(server_round, arrays, config, grid))
         self._sent = arrays
         self._asked = len(messages)
@@ -286,6 +292,20 @@ class Robust(StandIn):
                 f"{type(self).__name__} cannot act on a model without floating-point parameters"
             )
         return round
+
+    def _warn_of_statistics(self, arrays: ArrayRecord) -> None:
+        """Say which arrays may be no parameters, where neither PyTorch nor the app names one."""
+        layout = Layout(arrays, self.statistics)
+        if layout.statistics.start == layout.statistics.stop and (
+            names := layout.lookalikes(decoded(arrays))
+        ):
+            log(
+                WARNING,
+                "%s: %s may be moving averages: name those that are in statistics=, "
+                "or they are judged and changed like parameters",
+                type(self).__name__,
+                ", ".join(f"{name!r:.60}" for name in names[:9]),
+            )
 
     def _configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -15,10 +15,14 @@ Structure = tuple[tuple[str, tuple[int, ...], str], ...]
 """Name, shape and kind of each array of a model, by name."""
 
 
-def structure_of(arrays: Mapping[str, Array] | Values) -> Structure:
-    """Return the structure of a model; floating-point arrays of any precision are alike."""
+def structure_of(arrays: Mapping[str, Array] | Values, *, exact: bool = False) -> Structure:
+    """Return the structure of a model; floating-point arrays of any precision are alike.
+
+    Unless it has to be ``exact``: where no model was sent, the clients' says the precision.
+    """
+    kind = str if exact else _kind
     return tuple(
-        (name, tuple(arrays[name].shape), _kind(np.dtype(arrays[name].dtype)))
+        (name, tuple(arrays[name].shape), kind(np.dtype(arrays[name].dtype)))
         for name in sorted(arrays)
     )
 

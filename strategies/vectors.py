@@ -178,12 +178,16 @@ def to_array(values: NDArray[Any] | np.float64, dtype: np.dtype[Any]) -> Array:
         return Array(np.asarray(values).astype(dtype, copy=False))
 
 
-def has_finite_norm(values: NDArray[np.floating]) -> bool:
-    """Check that squared distances to these values stay finite in float64."""
+def has_finite_norm(values: NDArray[np.floating], dtype: np.dtype[Any] | None = None) -> bool:
+    """Check that squared distances to these values stay finite in float64.
+
+    With a ``dtype`` also that they fit into it, to which they are to be converted.
+    """
     if not values.size:
         return True
     largest = max(abs(float(values.max())), abs(float(values.min())))  # NaN wins both
-    return largest < 1e140
+    narrow = dtype is not None and dtype.kind == "f"
+    return largest < 1e140 and not (narrow and largest > float(np.finfo(dtype).max))
 
 
 def weighted_sum(

@@ -38,6 +38,7 @@ class Wrapper(Robust):
         super().__init__(weighted=weighted, statistics=statistics, flower=inner.flower)
         self.strategy = strategy
         self.inner = inner
+        inner.wrapped = True
         self.statistics = (*self.statistics, *inner.statistics)
         self.weighted = weighted and inner.weighted
         for name in ("run_model", "root_update"):

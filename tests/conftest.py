@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 from flwr.supercore.task_identity import TaskIdentity
@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 import fl_backdoor  # noqa: F401  (turns Flower's telemetry off before Flower is imported)
+from fl_backdoor.federation.engines import LocalGrid
 
 # The same examples every time, however slow the machine.
 settings.register_profile(
@@ -62,6 +63,21 @@ def make_reply(
         message_type=message_type,
     )
     return Message(content=content, metadata=metadata)
+
+
+def grid_of_calls(
+    train: Callable[[ArrayRecord, int], Any], num_nodes: int = 3, key: str = "num-examples"
+) -> LocalGrid:
+    """Build a federation whose nodes answer with ``train(arrays, node)``: one record, or a dict."""
+
+    def client(message: Message, context: Context) -> Message:
+        records = RecordDict({"metrics": MetricRecord({key: 5, "loss": 0.5})})
+        if message.metadata.message_type == "train":
+            answer = train(message.content["arrays"], context.node_id)
+            records.update(answer if type(answer) is dict else {"arrays": answer})
+        return Message(records, reply_to=message)
+
+    return LocalGrid(client, num_nodes)
 
 
 def unavailable(message: Message) -> Message:

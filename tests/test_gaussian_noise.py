@@ -90,10 +90,12 @@ def test_noise_around_clipping_around_sniper(reply, record):
     messages = [reply({"w": np.full(4, v)}, node=node) for node, v in values.items()]
     inner = NormClipping(Sniper(threshold=0.2), max_norm="median")
     exact, metrics = aggregate(inner, messages, sent)
-    assert metrics["clipped-nodes"] == [4, 5]
-    assert metrics["clipping-norm"] == pytest.approx(0.24)
-    assert metrics["kept-nodes"] == [1, 2, 3, 4]
-    assert metrics["dropped-nodes"] == [5]
+    report = inner.rounds[1]
+    assert report["clipped_nodes"] == [4, 5]
+    assert metrics["clipping-norm"] == report["clipping_norm"] == pytest.approx(0.24)
+    assert report["kept_nodes"] == [1, 2, 3, 4]
+    assert report["dropped_nodes"] == [5]
+    assert [metrics[name] for name in ("clipped", "kept", "dropped")] == [2, 4, 1]
     arrays, noisy_metrics = aggregate(GaussianNoise(inner, 0.01, seed=5), messages, sent)
     assert noisy_metrics == {**metrics, "noise-stddev": 0.01}
     expected = add_noise(exact["w"].numpy(), 0.01, np.random.default_rng([5, 1]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
+from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import FedMedian, Krum
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -53,9 +54,11 @@ def test_an_immense_bound_is_the_identity(models, center, reply, record):
     messages = [reply({"w": row}, node=i) for i, row in enumerate(models)]
     sent = record({"w": center})
     plain, _ = aggregate(FedAvg(), messages, sent)
-    arrays, metrics = aggregate(NormClipping(FedAvg(), 1e300), messages, sent)
+    strategy = NormClipping(FedAvg(), 1e300)
+    arrays, metrics = aggregate(strategy, messages, sent)
     assert arrays == plain
-    assert metrics["clipped-nodes"] == []
+    assert metrics["clipped"] == 0
+    assert strategy.rounds[1]["clipped_nodes"] == []
 
 
 def aggregate(strategy, messages, sent):
@@ -64,7 +67,7 @@ def aggregate(strategy, messages, sent):
     return strategy.aggregate_train(1, messages)
 
 
-class Spy(FedAvg):
+class Spy(FlowerFedAvg):
     def aggregate_train(self, server_round, replies):
         self.replies = {message.metadata.src_node_id: message for message in replies}
         return super().aggregate_train(server_round, self.replies.values())
@@ -84,7 +87,9 @@ def test_replies_within_the_bound_pass_bit_for_bit(scales, dtype, max_norm, repl
         for node, scale in enumerate(scales)
     ]
     spy = Spy()
-    _, metrics = aggregate(NormClipping(spy, max_norm), messages, record(sent))
+    strategy = NormClipping(spy, max_norm)
+    _, metrics = aggregate(strategy, messages, record(sent))
+    report = strategy.rounds[1]
 
     wide = sent["w"].astype(np.float64)
     norms = {
@@ -92,15 +97,16 @@ def test_replies_within_the_bound_pass_bit_for_bit(scales, dtype, max_norm, repl
     }
     bound = np.median(list(norms.values())) if max_norm == "median" else max_norm
     assert metrics["clipping-norm"] == pytest.approx(bound)
-    assert sorted(metrics["update-norms"]) == pytest.approx(sorted(norms.values()))
-    assert metrics["clipped-nodes"] == [n for n in norms if norms[n] > metrics["clipping-norm"]]
+    assert report["update_norms"] == pytest.approx([norms[node] for node in report["nodes"]])
+    assert report["clipped_nodes"] == [n for n in norms if norms[n] > metrics["clipping-norm"]]
+    assert metrics["clipped"] == len(report["clipped_nodes"])
     for node, message in enumerate(messages):
         before, after = message.content["arrays"], spy.replies[node].content["arrays"]
         assert after["n"] == before["n"]
         assert {k: (a.dtype, a.shape) for k, a in after.items()} == {
             k: (a.dtype, a.shape) for k, a in before.items()
         }
-        if node not in metrics["clipped-nodes"]:
+        if node not in report["clipped_nodes"]:
             assert after == before
         else:
             norm = np.linalg.norm(after["w"].numpy() - wide)
@@ -113,11 +119,10 @@ def test_fewer_than_half_the_clients_cannot_raise_the_median(reply, record):
     honest = [reply({"w": 0.1 * rng.standard_normal(4)}, node=node) for node in range(4)]
     norms = [np.linalg.norm(message.content["arrays"]["w"].numpy()) for message in honest]
     attackers = [reply({"w": np.full(4, 1e9)}, node=node) for node in (7, 8, 9)]
-    arrays, metrics = aggregate(
-        NormClipping(FedAvg(), "median"), honest + attackers, record({"w": np.zeros(4)})
-    )
+    strategy = NormClipping(FedAvg(), "median")
+    arrays, metrics = aggregate(strategy, honest + attackers, record({"w": np.zeros(4)}))
     assert metrics["clipping-norm"] <= max(norms)
-    assert {7, 8, 9} <= set(metrics["clipped-nodes"])
+    assert {7, 8, 9} <= set(strategy.rounds[1]["clipped_nodes"])
     assert np.linalg.norm(arrays["w"].numpy()) <= max(norms)
 
 
@@ -128,11 +133,12 @@ def test_it_wraps_other_defenses(build, reply, record):
     """A boosted update is clipped first; what is left decides what the inner defense sees."""
     values = [0.010, 0.011, 0.012, 0.013, 50.0]
     messages = [reply({"w": np.full(4, v)}, node=i) for i, v in enumerate(values)]
-    arrays, metrics = aggregate(NormClipping(build(), 0.024), messages, record({"w": np.zeros(4)}))
-    assert metrics["clipped-nodes"] == [3, 4]
+    strategy = NormClipping(build(), 0.024)
+    arrays, _ = aggregate(strategy, messages, record({"w": np.zeros(4)}))
+    assert strategy.rounds[1]["clipped_nodes"] == [3, 4]
     assert (arrays["w"].numpy() <= 0.0121).all()
     if build is Sniper:  # the attacker is now as near as the others
-        assert metrics["kept-nodes"] == [0, 1, 2, 3, 4]
+        assert strategy.rounds[1]["kept_nodes"] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from hypothesis.extra import numpy as npst
 
 from fl_backdoor.federation.engines import LocalGrid
 from strategies import FedAvg, GaussianNoise, NormClipping, Screened, Sniper
-from strategies.replies import decode, flatten, floating_size, screen, to_array, unflatten
+from strategies.replies import screen
+from strategies.vectors import Layout, decode, decoded, is_floating, to_array
 
 from .conftest import to_record, unavailable
 
@@ -108,8 +109,7 @@ FOREIGN_ARRAYS: dict[str, object] = {
     "other shape": np.zeros((2, 3), np.float32),
     "flat": np.zeros(6, np.float32),
     "empty": np.zeros((0, 2), np.float32),
-    "float64": np.zeros((3, 2)),
-    "big-endian": np.zeros((3, 2), ">f4"),
+    "a float64 beyond float32": np.full((3, 2), 1e39),
     "complex": np.zeros((3, 2), np.complex64),
     "integers": np.zeros((3, 2), np.int32),
     "text": np.full((3, 2), "0123456789\n"),
@@ -143,7 +143,7 @@ FOREIGN_METRICS: dict[str, dict[str, object]] = {
     "examples beyond float64": {"num-examples": 10**400},
     "a list of examples": {"num-examples": [10, 10]},
     "an extra metric": {"evil\n": 1.0},
-    "our own metric": {"invalid-nodes": [1]},
+    "our own metric": {"invalid": 1},
     "a list for a number": {"loss": [0.5, 0.5]},
     "NaN loss": {"loss": float("nan")},
     "a loss beyond float64": {"loss": -(10**400)},
@@ -229,11 +229,16 @@ def flower_log() -> Iterator[list[str]]:
     logging.getLogger("flwr").removeHandler(handler)
 
 
-def aggregate(build, messages: list[Message], record) -> tuple[ArrayRecord, MetricRecord]:
+def aggregate(
+    build, messages: list[Message], record
+) -> tuple[ArrayRecord, MetricRecord, list[int]]:
+    """Return the model, the metrics and the nodes whose replies were dropped."""
     strategy = build()
     strategy.configure_train(1, record(MODEL), ConfigRecord(), LocalGrid(None, 7))
     arrays, metrics = strategy.aggregate_train(1, messages)
-    return arrays, metrics
+    invalid = strategy.rounds[1]["invalid_nodes"]
+    assert metrics["invalid"] == len(invalid)
+    return arrays, metrics, invalid
 
 
 def snapshot(messages: list[Message]) -> list[object]:
@@ -250,17 +255,17 @@ def snapshot(messages: list[Message]) -> list[object]:
 @example(kinds=HOSTILE[:6], shuffle=None)
 def test_hostile_replies_have_no_effect(name, kinds, shuffle, reply, record):
     honest = [reply(trained(node), node=node) for node in range(1, 8)]
-    alone, _ = aggregate(STRATEGIES[name], honest, record)
+    alone, *_ = aggregate(STRATEGIES[name], honest, record)
     messages = honest + [hostile(reply, kind, 100 + i) for i, kind in enumerate(kinds)]
     if shuffle:
         shuffle.shuffle(messages)
     before = snapshot(messages)
     with flower_log() as lines:
-        arrays, metrics = aggregate(STRATEGIES[name], messages, record)
+        arrays, _, invalid = aggregate(STRATEGIES[name], messages, record)
 
     assert arrays == alone
     bad = list(range(100, 100 + len(kinds)))
-    assert metrics["invalid-nodes"] == bad
+    assert invalid == bad
     for node in bad:
         assert sum(line.startswith(f"Dropped the reply of node {node}: ") for line in lines) == 1
     assert all("\n" not in line and len(line) < 400 for line in lines)
@@ -280,8 +285,9 @@ def test_each_hostile_reply_is_dropped(kind, reply, record):
     )
     assert list(majority.invalid) == [5]
     assert len(majority.valid) == 2
-    # Alone, only a different choice of records and metrics passes: nothing says that it's wrong.
+    # Alone, only another choice of records, metrics and arrays passes: nothing says it is wrong.
     passes = {"an extra metric", "our own metric", "a list for a number", "a missing metric"}
+    passes |= {"a missing array"}
     passes |= {"a renamed ArrayRecord", "a renamed MetricRecord"}
     assert bool(screening.valid) == (kind in passes)
 
@@ -291,10 +297,10 @@ def test_hostile_replies_alone_keep_the_old_model(name, reply, record):
     kinds = ["NaN", "an error", "no content", "garbage", "negative examples"]
     messages = [hostile(reply, kind, node) for node, kind in enumerate(kinds)]
     with flower_log() as lines:
-        arrays, metrics = aggregate(STRATEGIES[name], messages, record)
+        arrays, metrics, invalid = aggregate(STRATEGIES[name], messages, record)
     assert arrays == record(MODEL)
-    assert metrics["invalid-nodes"] == [0, 1, 2, 3, 4]
-    assert "noise-stddev" not in metrics
+    assert invalid == [0, 1, 2, 3, 4]
+    assert metrics == {"invalid": 5}
     assert "Round 1 keeps the old global model" in lines
 
 
@@ -324,7 +330,7 @@ def test_hostile_evaluate_replies_have_no_effect(name, kinds, reply):
     with flower_log() as lines:
         metrics = STRATEGIES[name]().aggregate_evaluate(1, [*bad, *honest])
     assert metrics == alone == {"loss": 0.1875}
-    assert sum(line.startswith("Dropped the reply of node 10") for line in lines) == len(bad)
+    assert sum(line.startswith("Dropped the evaluation of node 10") for line in lines) == len(bad)
     assert STRATEGIES[name]().aggregate_evaluate(1, []) is None
 
 
@@ -337,8 +343,8 @@ def test_extreme_but_finite_replies_stop_nothing(name, reply, record):
         weight = np.full((3, 2), value, np.float32)
         steps = np.array(np.iinfo(np.int64).max)
         messages.append(reply({**trained(node), "weight": weight, "steps": steps}, node=node))
-    arrays, metrics = aggregate(STRATEGIES[name], messages, record)
-    assert metrics["invalid-nodes"] == []
+    arrays, _, invalid = aggregate(STRATEGIES[name], messages, record)
+    assert invalid == []
     assert all(np.isfinite(a.numpy()).all() for a in arrays.values())
     assert arrays["steps"].numpy() >= 0
     if any(word in name for word in ("rum", "Sniper", "Median", "Bulyan")):
@@ -353,7 +359,7 @@ def test_names_of_duplicates_count_once(reply, record):
         reply(trained(4), node=3, request="a"),
     ]
     screening = screen(messages, record(MODEL), "num-examples")
-    assert sorted(message.metadata.src_node_id for message in screening.valid) == [1, 2]
+    assert sorted(reply.node for reply in screening.valid) == [1, 2]
     assert screening.invalid == dict.fromkeys((2, 3), "a second reply to the same message")
 
 
@@ -361,7 +367,7 @@ def test_names_of_duplicates_count_once(reply, record):
 @given(seeds=st.lists(st.integers(0, 5), max_size=6), shuffle=st.randoms(use_true_random=False))
 def test_order_depends_on_content_only(seeds, shuffle, reply, record):
     def contents(messages: list[Message]) -> list[dict[str, object]]:
-        return snapshot(screen(messages, None, "num-examples").valid)
+        return snapshot([r.message for r in screen(messages, None, "num-examples").valid])
 
     messages = [reply(trained(seed), node=node) for node, seed in enumerate(seeds)]
     other = [reply(trained(seed), node=99 - node) for node, seed in enumerate(seeds)]
@@ -389,7 +395,8 @@ def test_in_a_tie_nobody_is_right(reply, record, extra):
     for messages in ([honest, hostile], [hostile, honest]):
         arrays, metrics = strategy.aggregate_train(1, messages)
         assert arrays is sent
-        assert metrics["invalid-nodes"] == [1, 2]
+        assert metrics == {"invalid": 2}
+        assert strategy.rounds[1]["invalid_nodes"] == [1, 2]
 
 
 real_arrays = npst.arrays(
@@ -435,15 +442,32 @@ def test_decode_accepts_only_what_flower_reads_alike(data):
 
 
 @settings(max_examples=60)
-@given(st.lists(real_arrays, max_size=4))
-def test_unflatten_inverts_flatten(arrays):
+@given(st.lists(real_arrays, max_size=4), st.sets(st.integers(0, 3)))
+def test_a_row_holds_a_models_floating_arrays(arrays, statistics):
     like = ArrayRecord({str(i): Array(array) for i, array in enumerate(arrays)})
-    vector = flatten(like)
-    assert vector.shape == (floating_size(like),)
-    back = unflatten(vector, like)
-    for name, array in like.items():
-        assert (back[name].dtype, back[name].shape) == (array.dtype, array.shape)
-        np.testing.assert_array_equal(back[name].numpy(), array.numpy())
+    layout = Layout(like, [str(i) for i in statistics])
+    floating = {name for name, array in like.items() if is_floating(array)}
+    assert set(layout.shapes) == floating
+    assert set(layout.counters) == set(like) - floating
+    assert layout.size == sum(like[name].numpy().size for name in floating)
+    row = np.empty(layout.size, layout.dtype)
+    layout.fill(row, decoded(like))
+    back = dict(layout.arrays(row))
+    for name in floating:
+        assert (back[name].dtype, back[name].shape) == (like[name].dtype, like[name].shape)
+        np.testing.assert_array_equal(back[name].numpy(), like[name].numpy())
+        part = row[layout.columns(name)].reshape(like[name].shape)
+        np.testing.assert_array_equal(part, like[name].numpy())
+    # Parameters first, so that rules see a view of their columns.
+    assert layout.parameters.start == 0
+    assert layout.statistics == slice(layout.parameters.stop, layout.size)
+    for name in floating:
+        where = layout.statistics if int(name) in statistics else layout.parameters
+        columns = layout.columns(name)
+        assert where.start <= columns.start <= columns.stop <= where.stop
+    assert set(layout.parameter_names) >= {
+        n for n in floating if int(n) not in statistics and like[n].numpy().size
+    }
 
 
 @given(st.floats(0, 2.0**64), st.sampled_from([np.int64, np.uint64, np.int8, np.uint8, np.bool_]))

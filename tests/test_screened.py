@@ -66,7 +66,7 @@ def test_honest_replies_are_aggregated_as_flower_does(
     )
     arrays, metrics = screened.aggregate_train(1, replies(float))
     assert arrays == expected
-    assert metrics == {**their_metrics, "invalid-nodes": []}
+    assert metrics == {**their_metrics, "invalid": 0}
 
 
 # --- Whole trainings ------------------------------------------------------------------------
@@ -139,7 +139,8 @@ def test_training_goes_on_despite_hostile_clients(name, record, caplog):
             evaluate_fn=lambda server_round, arrays: evaluated.append((server_round, arrays)),
         )
     assert [server_round for server_round, _ in evaluated] == [0, 1, 2, 3]
-    assert [m["invalid-nodes"] for m in result.train_metrics_clientapp.values()] == [[1, 2]] * 3
+    assert [m["invalid"] for m in result.train_metrics_clientapp.values()] == [2] * 3
+    assert [report["invalid_nodes"] for report in strategy.rounds.values()] == [[1, 2]] * 3
     assert [m["loss"] for m in result.evaluate_metrics_clientapp.values()] == [
         pytest.approx(0.5)
     ] * 3
@@ -160,11 +161,12 @@ def test_training_goes_on_despite_hostile_clients(name, record, caplog):
 class Rule(Strategy):
     """A strategy that aggregates as it is told."""
 
-    def __init__(self, aggregate):
+    def __init__(self, aggregate, asked=0):
         self.aggregate = aggregate
+        self.asked = asked
 
     def configure_train(self, server_round, arrays, config, grid):
-        return []
+        return [Message(RecordDict(), node, "train") for node in range(self.asked)]
 
     def aggregate_train(self, server_round, replies):
         return self.aggregate(list(replies))
@@ -193,9 +195,11 @@ def test_a_failing_rule_keeps_the_model_if_replies_were_dropped(wrap, reply, rec
     sent = record({"w": np.zeros(2)})
     messages = [reply({"w": np.ones(2)}, node=1), reply({"w": np.full(2, np.nan)}, node=2)]
     with caplog.at_level("WARNING", "flwr"):
-        arrays, metrics = rounds(wrap(Rule(fail)), sent, messages)
+        strategy = wrap(Rule(fail))
+        arrays, metrics = rounds(strategy, sent, messages)
     assert arrays is sent
-    assert metrics == {"invalid-nodes": [2]}
+    assert metrics == {"invalid": 1}
+    assert strategy.rounds[1]["invalid_nodes"] == [2]
     assert "too few" in caplog.text
     assert "\nWARNING: forged" not in caplog.text
     with pytest.raises(ValueError, match="too few"):
@@ -206,13 +210,12 @@ def test_a_failing_rule_keeps_the_model_if_replies_were_dropped(wrap, reply, rec
 def test_a_failing_rule_keeps_the_model_if_a_node_is_gone(gone, reply, record, train_message):
     """It did not answer in time, or the SuperLink says so."""
     sent = record({"w": np.zeros(2)})
-    strategy = Screened(Rule(fail))
+    strategy = Screened(Rule(fail, asked=2))
     strategy.configure_train(1, sent, ConfigRecord(), None)
-    strategy._participants = 2
     messages = [reply({"w": np.ones(2)}, node=1), *(unavailable(train_message(sent)) for _ in gone)]
     arrays, metrics = strategy.aggregate_train(1, messages)
     assert arrays is sent
-    assert metrics == {"invalid-nodes": []}
+    assert metrics == {"invalid": 0}
 
 
 def test_bulyan_with_too_few_replies_keeps_the_model(reply, record):
@@ -223,7 +226,7 @@ def test_bulyan_with_too_few_replies_keeps_the_model(reply, record):
         1, [reply({"w": np.ones(2)}, node=node) for node in range(6)]
     )
     assert arrays is sent
-    assert metrics == {"invalid-nodes": []}
+    assert metrics == {"invalid": 0}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])

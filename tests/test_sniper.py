@@ -150,23 +150,24 @@ def test_numbers_are_settings(value):
 def aggregate(messages, sent, asked, **arguments):
     strategy = Sniper(**arguments)
     strategy.configure_train(1, sent, ConfigRecord(), LocalGrid(None, asked))
-    return strategy.aggregate_train(1, messages)
+    return *strategy.aggregate_train(1, messages), strategy.rounds[1]
 
 
 def test_metrics_name_the_nodes(reply, record):
     values = {11: 0.0, 12: 0.1, 13: 9.0, 14: 0.2, 15: -7.0}
     messages = [reply({"w": np.array([v])}, node=node) for node, v in values.items()]
     messages.append(reply({"w": np.array([np.nan])}, node=16))
-    arrays, metrics = aggregate(
+    arrays, metrics, report = aggregate(
         messages, record({"w": np.zeros(1)}), asked=5, threshold=0.05, step=0.1
     )
     # Of six, four are needed: 13 is next at a distance of 8.8 to 9.0.
     # The invalid reply counts as a client, so three near models are not enough.
-    assert metrics["invalid-nodes"] == [16]
-    assert metrics["kept-nodes"] == [11, 12, 14, 15]
-    assert metrics["dropped-nodes"] == [13]
-    assert metrics["threshold"] == pytest.approx(7.25)
-    assert metrics["clique-proven"] == 1
+    assert report["invalid_nodes"] == [16]
+    assert report["kept_nodes"] == [11, 12, 14, 15]
+    assert report["dropped_nodes"] == [13]
+    assert [metrics[name] for name in ("kept", "dropped", "invalid")] == [4, 1, 1]
+    assert metrics["threshold"] == report["threshold"] == pytest.approx(7.25)
+    assert metrics["clique-proven"] == report["clique_proven"] == 1
     assert arrays["w"].numpy() == pytest.approx(np.mean([0.0, 0.1, 0.2, -7.0]))
 
 
@@ -174,21 +175,22 @@ def test_failed_clients_count_as_participants(reply, record, caplog):
     sent = record({"w": np.full(2, 5.0)})
     messages = [reply({"w": np.zeros(2)}, node=node) for node in (1, 2)]
     with caplog.at_level("WARNING", "flwr"):
-        arrays, metrics = aggregate(messages, sent, asked=4)
+        arrays, metrics, report = aggregate(messages, sent, asked=4)
     assert arrays == sent
-    assert metrics["kept-nodes"] == []
-    assert metrics["dropped-nodes"] == [1, 2]
+    assert report["kept_nodes"] == []
+    assert report["dropped_nodes"] == [1, 2]
+    assert (metrics["kept"], metrics["dropped"]) == (0, 2)
     assert "2 valid models of 4 clients cannot hold a majority clique" in caplog.text
     assert "keeps the old global model" in caplog.text
-    arrays, metrics = aggregate(messages, sent, asked=3)
-    assert metrics["kept-nodes"] == [1, 2]
+    _, _, report = aggregate(messages, sent, asked=3)
+    assert report["kept_nodes"] == [1, 2]
 
 
 def test_counters_do_not_count_as_distance(reply, record):
     messages = [reply({"w": np.full(2, i / 10), "n": np.array(1000 * i)}, node=i) for i in range(3)]
     sent = record({"w": np.zeros(2), "n": np.array(0)})
-    arrays, metrics = aggregate(messages, sent, asked=3)
-    assert metrics["kept-nodes"] == [0, 1, 2]
+    arrays, _, report = aggregate(messages, sent, asked=3)
+    assert report["kept_nodes"] == [0, 1, 2]
     assert arrays["n"].numpy() == 1000
 
 

@@ -85,7 +85,8 @@ def test_two_rounds_go_well_despite_a_hostile_client(name, wrapper, hostile, rep
             replies.append(reply(model, node=node, metrics=metrics))
         arrays, metrics = strategy.aggregate_train(server_round, replies)
 
-        assert metrics["invalid-nodes"] == [HOSTILE]
+        assert metrics["invalid"] == 1
+        assert strategy.rounds[server_round]["invalid_nodes"] == [HOSTILE]
         assert metrics["loss"] == pytest.approx(0.5)
         assert list(arrays) == list(INITIAL)
         for key, start in INITIAL.items():

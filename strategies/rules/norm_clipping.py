@@ -81,6 +81,8 @@ class NormClipping(Wrapper):
 
     def aggregate(self, round: Round) -> Outcome:
         """Clip the updates that are longer than the clipping norm, in place."""
+        if not round.sent and self._sent is None:
+            raise RuntimeError("NormClipping.configure_train must run before aggregate_train")
         norms = round.updates.norms
         bound = float(np.median(norms)) if self.max_norm == "median" else float(self.max_norm)
         clipped = norms > bound
