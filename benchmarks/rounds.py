@@ -22,12 +22,13 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional
 
-from fl_backdoor.config import Config, conf_directory, load
+from fl_backdoor.config import conf_directory, load
 from fl_backdoor.data.base import Source
 from fl_backdoor.federation.horizontal import Federation, settle_data
 from fl_backdoor.files import Row
 from fl_backdoor.loop.display import Display
 from fl_backdoor.loop.loop import run
+from fl_backdoor.schema import Config
 
 State = dict[str, Tensor]
 

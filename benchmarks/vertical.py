@@ -153,7 +153,6 @@ import resource, torch
 from hydra import compose, initialize_config_dir
 from fl_backdoor.config import conf_directory, load
 from fl_backdoor.federation.engines import LocalGrid
-import fl_backdoor.schema
 from fl_backdoor.loop.epoch import answers
 from fl_backdoor.federation.vertical import VerticalFederation, make_party_app
 torch.set_num_threads(1)

@@ -25,7 +25,6 @@ from strategies.checks import line as short_line
 
 from .config import fail
 from .errors import UserError
-from .loop.display import WIDE, Screen, counted
 from .measure.figures import new_axes, save_figure
 from .measure.measures import Measure, compared, drawn
 from .measure.runs import (
@@ -38,6 +37,7 @@ from .measure.runs import (
     read_epochs,
     result_keys,
 )
+from .screen import WIDE, Screen, counted
 
 NOTHING = "-"
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from .errors import UserError
 from .files import CONFIG, ERROR, SUMMARY
-from .loop.display import Screen, counted
+from .screen import Screen, counted
 
 
 class Sweep(Callback):

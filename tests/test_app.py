@@ -17,12 +17,12 @@ from flwr.supercore.object_ref import validate
 
 from clients import HonestClient, LabelFlippingClient
 from fl_backdoor import __version__, app
-from fl_backdoor.config import Config
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation import horizontal as module
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.federation.horizontal import ATTACKERS, Federation, make_client_app
 from fl_backdoor.federation.roll import Roll
+from fl_backdoor.schema import Config
 
 from . import test_experiment as horizontal
 from . import test_vertical_experiment as vertical

@@ -12,14 +12,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_backdoor.config import Config, build, conf_directory, load, one_line
+from fl_backdoor.config import build, conf_directory, load, one_line
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attacks import Attack
 from fl_backdoor.federation.vertical import VerticalFederation
 from fl_backdoor.federation.vertical_attacks import VerticalAttack
 from fl_backdoor.models.cao2019 import Cao2019CNN
-from fl_backdoor.schema import VerticalConfig
+from fl_backdoor.schema import Config, VerticalConfig
 
 from .test_mnist_rows import data_of
 

@@ -12,11 +12,12 @@ from rich.console import Console
 
 import fl_backdoor.loop.loop as experiment
 from clients import HonestClient
-from fl_backdoor.config import Config, conf_directory, load
+from fl_backdoor.config import conf_directory, load
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.loop.display import Display
 from fl_backdoor.measure.metrics import detection
+from fl_backdoor.schema import Config
 
 TINY = [
     "engine=local",

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from clients import BackdoorClient, HonestClient, LabelFlippingClient
 from fl_backdoor import config as configuration
-from fl_backdoor.config import Config
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation import horizontal as module
 from fl_backdoor.federation.horizontal import CLEAN_TWIN, Federation, make_client_app
+from fl_backdoor.schema import Config
 
 SMALL = (
     "dataset.source=bundled",

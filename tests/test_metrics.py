@@ -270,13 +270,10 @@ def test_a_new_measure_is_one_function_and_one_line(
     assert new in compared()
 
 
-def labels_of(figure: Any) -> list[str]:
-    return [
-        text.get_text()
-        for axes in figure.axes
-        if axes.get_legend()
-        for text in axes.get_legend().get_texts()
-    ]
+def labels(figure: Any) -> list[str]:
+    """Return what a figure's legends say."""
+    legends = [axes.get_legend() for axes in figure.axes]
+    return [text.get_text() for legend in legends if legend for text in legend.get_texts()]
 
 
 def test_a_part_that_is_missing_makes_no_value() -> None:

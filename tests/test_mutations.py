@@ -16,13 +16,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_backdoor.config import Config, conf_directory, load, one_line
+from fl_backdoor.config import conf_directory, load, one_line
 from fl_backdoor.data import mnist
 from fl_backdoor.data.base import Data, Split
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
 from fl_backdoor.loop.epoch import Vertical
 from fl_backdoor.loop.round import Horizontal
+from fl_backdoor.schema import Config
 
 from .test_config import HORIZONTAL, VERTICAL
 from .test_mnist_rows import data_of

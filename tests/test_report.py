@@ -12,9 +12,10 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from fl_backdoor.loop.display import Display, show_warnings
+from fl_backdoor.loop.display import Display
 from fl_backdoor.measure.figures import draw_curves, draw_distances
 from fl_backdoor.measure.measures import Measure, measures, text
+from fl_backdoor.screen import show_warnings
 from strategies import FedAvg
 
 ROW = {
@@ -101,7 +102,7 @@ def test_names_are_printed_as_they_are_in_any_encoding() -> None:
         [
             sys.executable,
             "-c",
-            "from fl_backdoor.loop.display import Screen; Screen().print('[/x] ± :x:')",
+            "from fl_backdoor.screen import Screen; Screen().print('[/x] ± :x:')",
         ],
         capture_output=True,
         text=True,
@@ -114,7 +115,7 @@ def test_names_are_printed_as_they_are_in_any_encoding() -> None:
 def test_the_work_goes_on_when_the_reader_has_gone() -> None:
     script = """
 import sys
-from fl_backdoor.loop.display import Screen
+from fl_backdoor.screen import Screen
 screen = Screen()
 screen.print("first")
 sys.stdin.readline()  # until the reader has gone

@@ -23,8 +23,9 @@ from flwr.supercore import log
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from ..config import EngineConfig, one_line
+from ..config import one_line
 from ..errors import UserError
+from ..schema import EngineConfig
 from .grids import PromptGrid
 
 

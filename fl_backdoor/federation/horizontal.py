@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from clients import HonestClient
 
-from ..config import Config, SomeConfig, build, one_line, restored
+from ..config import SomeConfig, build, one_line, restored
 from ..data.base import Data, Source
 from ..errors import UserError
+from ..schema import Config
 from .attacks import Attack
 
 CLEAN_TWIN = "clean-twin"

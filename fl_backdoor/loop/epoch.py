@@ -24,8 +24,8 @@ from ..files import Row, Summary
 from ..measure.measures import measured
 from ..measure.metrics import Answers
 from ..schema import VerticalConfig
+from ..screen import class_name, counted
 from .directory import RunDirectory
-from .display import class_name, counted
 
 
 class Vertical:

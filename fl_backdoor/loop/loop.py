@@ -13,11 +13,10 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..config import CommonConfig, Config
 from ..federation.engines import launch
 from ..files import TWIN, Row, Summary, stored_source
 from ..measure.measures import summarized
-from ..schema import VerticalConfig
+from ..schema import CommonConfig, Config, VerticalConfig
 from .directory import RunDirectory
 from .display import Display
 

@@ -20,7 +20,7 @@ from strategies.graph.distances import distance
 from strategies.replies import metrics_of
 from strategies.vectors import decoded
 
-from ..config import Config, build, one_line
+from ..config import build, one_line
 from ..data.base import Source
 from ..errors import UserError
 from ..federation.attacks import Attack
@@ -30,8 +30,9 @@ from ..federation.roll import Roll
 from ..files import Row, Summary
 from ..measure.measures import measured
 from ..measure.metrics import Answers, Distances, Replies, Selection
+from ..schema import Config
+from ..screen import class_name, counted
 from .directory import RunDirectory
-from .display import class_name, counted
 
 NEAR = 2e11
 """Distances are measured where n n d is no more: ten seconds of one processor, see docs."""
