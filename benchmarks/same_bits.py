@@ -120,13 +120,13 @@ def arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def printed(path: Path, folder: Path) -> list[str]:
-    """Return what a command printed, without times, paths and the frames of tables."""
+    """Return what a command printed, without times, paths, logs and the frames of tables."""
     if not path.exists():
         return []
     text = path.read_text().replace(str(folder), "FOLDER")
     text = re.sub(r"[^\S\n]*\d+\.\d s$", "", text, flags=re.MULTILINE)
     lines = (re.sub(r"[\s\u2500-\u257f]+", " ", line).strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("seconds")]
+    return [line for line in lines if line and not line.startswith(("seconds", "WARNING"))]
 
 
 def kept(folder: Path) -> list[Path]:
