@@ -13,14 +13,14 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from clients.vertical import PassiveParty, party_app
-from strategies.vertical import ActiveParty, GradientDefense, Party, enrol
+from strategies.vertical import ActiveParty, Party, VerticalDefense, enrol
 
 from ..config import build, one_line, restored
 from ..data.vertical.base import Labels, VerticalData
 from ..errors import UserError
 from ..schema import VerticalConfig
 from .horizontal import CLEAN_TWIN, node_data, partition_id
-from .vertical_attacks import NoAttack, Setting, VerticalAttack
+from .vertical_attacks import NoAttack, PassiveAttack, Setting, VerticalAttack, build_attack
 
 MAX_NAMED = 20
 """The most classes that an error lists."""
@@ -36,7 +36,7 @@ class VerticalFederation:
     def __init__(self, config: VerticalConfig) -> None:
         self.config = config
         self.data: VerticalData = build("dataset", config.dataset, VerticalData)
-        self.attack: VerticalAttack = build("attack", config.attack, VerticalAttack)
+        self.attack: VerticalAttack = build_attack(config.attack)
         self._parties: dict[tuple[int, bool], PassiveParty] = {}
 
     @cached_property
@@ -63,13 +63,16 @@ class VerticalFederation:
     @cached_property
     def setting(self) -> Setting:
         """What attacks may know."""
-        return Setting(
-            self.poisoned["train"],
-            self.data.trigger_columns(),
-            self.target,
-            self.labels.train,
-            self.config.seed,
-        )
+        return Setting(self.poisoned["train"], self.target, self.labels.train, self.config.seed)
+
+    @cached_property
+    def attackers(self) -> list[int]:
+        """The passive parties that attack."""
+        return self.attack.attackers(self.data.num_parties, self.data.trigger_party)
+
+    def describe_attack(self) -> str:
+        """Say in a few words who does what."""
+        return self.attack.describe(self.setting, self.attackers)
 
     def check(self) -> None:
         """Build every part once, so that bad input shows before any training.
@@ -125,7 +128,7 @@ class VerticalFederation:
                 )
 
     def party(self, number: int, *, clean: bool = False) -> PassiveParty:
-        """Return a passive party; with ``clean`` the attacker as the honest party it was."""
+        """Return a passive party; with ``clean`` an attacker as the honest party it was."""
         if (number, clean) not in self._parties:
             self._parties[number, clean] = self._new_party(number, clean)
         return self._parties[number, clean]
@@ -146,18 +149,18 @@ class VerticalFederation:
             "local_steps": config.training.local_steps,
             "seed": config.seed,
         }
-        try:
-            if number != self.data.trigger_party:
-                return PassiveParty(model, block.train, block.test, **options)
-            train = block.train
+        train, holds_trigger = block.train, number == self.data.trigger_party
+        if holds_trigger:
+            options["stamp"] = self.data.stamp
             if self.data.poisoned_train is not None:
                 rows = self.poisoned["train"]
                 train = train.clone()
                 train[rows] = self.data.stamp(train[rows])
-            options["stamp"] = self.data.stamp
-            if clean:
-                return PassiveParty(model, train, block.test, **options)
-            return self.attack.passive_party(self.setting, model, train, block.test, **options)
+        if isinstance(self.attack, PassiveAttack) and number in self.attackers and not clean:
+            columns = self.data.trigger_columns() if holds_trigger else []
+            options["attack"] = self.attack.party_attack(self.setting, columns)
+        try:
+            return PassiveParty(model, train, block.test, **options)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"party {number} cannot be built: {one_line(error)}") from error
 
@@ -183,7 +186,7 @@ class VerticalFederation:
         options: dict[str, Any] = {
             "parties": parties,
             "defenses": [
-                build(f"defenses.{name}", node, GradientDefense)
+                build(f"defenses.{name}", node, VerticalDefense)
                 for name, node in config.defenses.items()
             ],
             "batch_size": config.training.batch_size,

@@ -65,10 +65,10 @@ class VerticalRun:
         self.display.round(row)
 
     def _reported(self, report: EpochReport) -> Row:
-        """Return what the attacker says of itself, and what the exchange cost."""
-        said = report.reports.get(self.federation.data.trigger_party, {})
+        """Return what the first attacker says of itself, and what the exchange cost."""
+        norms = (said.get("g-rec-norm") for _, said in sorted(report.reports.items()))
         return {
-            "g_rec_norm": said.get("g-rec-norm"),
+            "g_rec_norm": next((norm for norm in norms if norm is not None), None),
             "bytes": report.bytes,
             "round_trips": report.round_trips,
         }

@@ -26,7 +26,7 @@ class VerticalDisplay(Display):
     def vertical_setting(self, config: VerticalConfig, federation: VerticalFederation) -> None:
         """Say what is about to run."""
         defenses = " + ".join(map(class_name, config.defenses.values())) or "no defense"
-        attack = federation.attack.describe(federation.data.trigger_party)
+        attack = federation.describe_attack()
         self.line(
             f"Setting: {federation.data.num_parties} passive parties, top "
             f"{class_name(config.top)}; {attack}, target {federation.attack.target}; {defenses}; "
