@@ -23,6 +23,7 @@ class VerticalConfig(CommonConfig):
     """Vertical; the parts of type Any, and each defense, are built from their ``_target_``."""
 
     num_epochs: int = MISSING
+    active_features: bool = MISSING
     training: VerticalTrainingConfig = field(default_factory=VerticalTrainingConfig)
     dataset: Any = MISSING
     bottom: Any = MISSING

@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
 from .attack import PartyAttack
-from .state import STATE, FlatModel, Snapshot, seeded
+from .state import STATE, FlatModel, Seeded, Snapshot
 from .wire import as_gradient, as_rows, as_tensor, config_in, field, reply_with
 
 
@@ -167,7 +167,7 @@ class PassiveParty:
         self.step += 1
         self._rows, self._activations = rows, None
         if rows is None:
-            with seeded(self.draw(2)):
+            with Seeded(self.draw(2)):
                 self.attack.train_hook()
             self._save(context)
             metrics = MetricRecord({**self.attack.report()})
@@ -219,7 +219,7 @@ class PassiveParty:
                 torch._foreach_add_(self.parameters, along, alpha=alpha)
 
     def _forward(self, rows: Tensor) -> Tensor:
-        with seeded(self.draw(0)):
+        with Seeded(self.draw(0)):
             if not self.model.training:  # walking the modules costs as much as the forward pass
                 self.model.train()
             activations: Tensor = self.model(self.features["train"].index_select(0, rows))

@@ -4,8 +4,6 @@ Flower may run a node's next message in another process, so all of it is written
 message: in one value, since each that a record takes is checked.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -125,12 +123,15 @@ def _remembered(described: str, value: bytes) -> tuple[str, Tensor]:
     return name, as_tensor(value, torch.float32).reshape(sizes)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
+class Seeded:
     """Draw from a generator of one's own, and leave everybody else's as it was."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._before = torch.get_rng_state()
+        torch.default_generator.manual_seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_rng_state(self._before)

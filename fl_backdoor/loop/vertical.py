@@ -106,7 +106,7 @@ class VerticalRun:
             "target": federation.attack.target,
             "classes": list(labels.names),
             "poisoned_rows": counts,
-            "parties": federation.data.num_parties,
+            "parties": federation.num_parties,
             "attack": {"_target_": "none"} if self.clean else config.attack,
             "defenses": config.defenses,
             "data": federation.data.describe(),
@@ -199,7 +199,7 @@ def run(
     display.vertical_setting(config, federation)
 
     def main(grid: Grid, workers: int) -> None:  # noqa: ARG001
-        needed = federation.data.num_parties
+        needed = federation.num_parties
         wait_for_nodes(grid.get_node_ids, needed, config.round_timeout, f"passive parties={needed}")
         try:
             parties = federation.enrol(grid)
@@ -212,7 +212,7 @@ def run(
             raise UserError(str(error)) from error
 
     if not directory.complete:
-        count = federation.data.num_parties
+        count = federation.num_parties
         launch(config.engine, make_party_app(config), count, main, grid)
     summary = directory.summary()
     display.result(summary, directory)

@@ -28,7 +28,7 @@ class VerticalDisplay(Display):
         defenses = " + ".join(map(class_name, config.defenses.values())) or "no defense"
         attack = federation.describe_attack()
         self.line(
-            f"Setting: {federation.data.num_parties} passive parties, top "
+            f"Setting: {federation.num_parties} passive parties, top "
             f"{class_name(config.top)}; {attack}, target {federation.attack.target}; {defenses}; "
             f"{counted(config.num_epochs, 'epoch')}; engine {config.engine.kind}; "
             f"seed {config.seed}"

@@ -4,8 +4,7 @@ Liu, Yi, Chen 2020, *Backdoor attacks and defenses in feature-partitioned collab
 learning*, https://arxiv.org/abs/2007.03608, Eq. 4 and Algorithm 1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -80,7 +79,7 @@ class ActiveModel:
             outputs = [*outputs, own.shape[1]]
         for place, defense in enumerate(self.defenses):
             defense.memory = {}
-            with seeded(integer(self.seed, 34, place)):
+            with Seeded(integer(self.seed, 34, place)):
                 defense.begin(labels, outputs)
         state = _copied(self._whole) | self._initial
         if checkpoint is not None:
@@ -108,6 +107,8 @@ class ActiveModel:
             logits: Tensor = self.top(
                 self._received(self._joined(activations, rows, split), rows, training=False)
             )
+            for defense in reversed(self.defenses):
+                logits = defense.decode(logits)
         return logits
 
     def learn(
@@ -141,7 +142,7 @@ class ActiveModel:
         sent: list[Tensor] = []
         first = 0.0
         for local_step in range(self.local_steps if self._parameters else 1):
-            with seeded(self._seed + step * self.local_steps + local_step):
+            with Seeded(self._seed + step * self.local_steps + local_step):
                 joined = self._joined(leaves, rows, "train")
                 logits = self.top(self._received(joined, rows, training=True))
                 loss = self._loss(logits, labels)
@@ -206,15 +207,18 @@ def integer(*seeds: int) -> int:
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
+class Seeded:
     """Draw from a generator of one's own, and leave everybody else's as it was."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._before = torch.get_rng_state()
+        torch.default_generator.manual_seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_rng_state(self._before)
 
 
 def _copied(module: nn.Module) -> dict[str, Tensor]:

@@ -97,6 +97,13 @@ class VerticalDefense(nn.Module):
         """
         return None
 
+    def decode(self, logits: Tensor) -> Tensor:
+        """Return the logits (b, C) of a prediction, where `labels` made the model learn others.
+
+        What the last defense learned towards is decoded first.
+        """
+        return logits
+
     def send(
         self,
         gradient: Tensor,
