@@ -154,6 +154,7 @@ class VerticalConfig(CommonConfig):
     """Vertical: see ``conf/protocol/vertical.yaml``; each defense is built as well."""
 
     num_epochs: int = bounded(least=1)
+    active_features: bool = MISSING
     training: VerticalTrainingConfig = field(default_factory=VerticalTrainingConfig)
     bottom: Any = MISSING
     top: Any = MISSING

@@ -12,6 +12,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from clients.vertical import PartyAttack
 from fl_backdoor.config import build, conf_directory, load, one_line
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
@@ -160,17 +161,17 @@ def test_the_protocol_decides_the_schema(protocol: str) -> None:
     assert type(loaded(f"protocol={protocol}")) is schema
 
 
-def attacks(kind: type) -> list[str]:
+def attacks(*kinds: type) -> list[str]:
     """Name the attacks of a protocol."""
     nodes = {
         name: OmegaConf.load(conf_directory() / "attack" / f"{name}.yaml")
         for name in names("attack")
     }
-    return [name for name, node in nodes.items() if issubclass(get_class(node._target_), kind)]
+    return [name for name, node in nodes.items() if issubclass(get_class(node._target_), kinds)]
 
 
 def test_every_attack_belongs_to_a_protocol() -> None:
-    assert sorted(attacks(Attack) + attacks(VerticalAttack)) == names("attack")
+    assert sorted(attacks(Attack) + attacks(VerticalAttack, PartyAttack)) == names("attack")
 
 
 @pytest.mark.parametrize("strategy", names("strategy"))

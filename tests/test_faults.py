@@ -64,7 +64,7 @@ def test_a_value_that_the_model_cannot_hold_is_dropped(name, model, value, reply
     strategy.configure_train(1, sent, ConfigRecord(), LocalGrid(None, 4))
     messages = [reply({"w": np.ones(2, model)}, node=node) for node in (1, 2, 3)]
     messages.append(reply({"w": np.array([0, value])}, node=4))
-    arrays, metrics = strategy.aggregate_train(1, messages)
+    arrays, _ = strategy.aggregate_train(1, messages)
     assert strategy.rounds[1]["invalid_nodes"] == [4]
     np.testing.assert_array_equal(arrays["w"].numpy(), np.ones(2, model))
 
@@ -169,8 +169,7 @@ def test_in_later_rounds_it_is_one_line_and_the_model_stays(caplog):
     assert [len(report["nodes"]) for report in strategy.rounds.values()] == [3, 0, 0]
     dropped = [m for m in caplog.messages if m.startswith("Dropped")]
     assert dropped == 2 * [
-        "Dropped all replies: all clients sent 'x' (float (2,)); "
-        "the strategy sent 'w' (float (2,))"
+        "Dropped all replies: all clients sent 'x' (float (2,)); the strategy sent 'w' (float (2,))"
     ]
 
 

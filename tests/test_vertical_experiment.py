@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import fl_backdoor.loop.loop as experiment
-from clients.vertical import PassiveParty
+from clients.vertical import PartyAttack
 from fl_backdoor.config import conf_directory, load, one_line
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.vertical import VerticalFederation
@@ -457,16 +457,16 @@ def test_a_party_that_fails_is_named_and_finished_epochs_are_kept(
         with monkeypatch.context() as patch:
 
             def failing(
-                self: PassiveParty,
+                self: PartyAttack,
                 rows: Tensor,
                 activations: Tensor,
                 asked: Iterator[int] = count(1),  # noqa: B008
                 well: int = 24 if part else 17,
             ) -> Tensor:
                 late = next(asked) > well
-                return wrong(rows, activations) if late and self.party == 0 else activations
+                return wrong(rows, activations) if late and self.seat.party == 0 else activations
 
-            patch.setattr(PassiveParty, "poison_activations", failing)
+            patch.setattr(PartyAttack, "poison_activations", failing)
             message = fails(tmp_path, *EVERYTHING, "resume=true")
         assert re.match(r"party 0: ", message)
         assert said in message

@@ -36,7 +36,7 @@ class Vertical:
     def __init__(self, config: VerticalConfig) -> None:
         self.config = settle_data(config, VerticalData)
         self.federation = VerticalFederation(config)
-        self.nodes = self.federation.data.num_parties
+        self.nodes = self.federation.num_parties
 
     def describe_data(self) -> str:
         """Say which data are used."""
@@ -46,7 +46,7 @@ class Vertical:
         """Say who trains, who attacks and what defends."""
         config, federation = self.config, self.federation
         defenses = " + ".join(map(class_name, config.defenses.values())) or "no defense"
-        attack = federation.attack.describe(federation.data.trigger_party)
+        attack = federation.describe_attack()
         return (
             f"{self.nodes} passive parties, top {class_name(config.top)}; {attack}, target "
             f"{federation.attack.target}; {defenses}; {counted(config.num_epochs, 'epoch')}"
@@ -91,10 +91,6 @@ class Epochs:
             done = len(directory.rows)
             self._active.begin(self.experiment.grid, directory.arrays, epochs_done=done)
 
-    @property
-    def _party(self) -> int:
-        return self.federation.data.trigger_party
-
     def step(
         self, number: int, twin: Row | None
     ) -> tuple[Row, ArrayRecord, Mapping[str, NDArray[Any]]]:
@@ -116,7 +112,8 @@ class Epochs:
                 "test": answers(active, grid, self.federation),
                 "twin": twin,
                 "leak": leak.accuracy,
-                "said": report.reports.get(self._party),
+                # By the first attacker that says so of itself.
+                "said": next((said for _, said in sorted(report.reports.items()) if said), None),
             }
             row: Row = {"epoch": number} | measured("epoch", parts)
             row["seconds_training"] = trained - started
