@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from fl_backdoor.federation.attacks import Attack, Backdoor, LabelFlipping
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from clients import BackdoorClient, LabelFlippingClient
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attacks import Attack, Backdoor, LabelFlipping
 
 
 def flipping(**options: Any) -> LabelFlipping:

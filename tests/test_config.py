@@ -12,13 +12,14 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from clients import Attack
 from fl_backdoor.config import Config, build, conf_directory, load, one_line
 from fl_backdoor.data.mnist import LabelledImages
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attacks import Attack
+from fl_backdoor.federation.attackers import build_attack, build_roster
 from fl_backdoor.federation.vertical import VerticalFederation
-from fl_backdoor.federation.vertical_attacks import VerticalAttack
+from fl_backdoor.federation.vertical_attacks import NoAttack, VerticalAttack
 from fl_backdoor.models.cao2019 import Cao2019CNN
 from fl_backdoor.schema import VerticalConfig
 
@@ -52,6 +53,10 @@ def composed(*overrides: str) -> Config:
     config = loaded(*overrides)
     assert isinstance(config, Config)
     return config
+
+
+def built(config: Config) -> Attack:
+    return build_attack(config.attack, config.dataset.digits, "dataset.digits")
 
 
 @pytest.fixture
@@ -96,10 +101,11 @@ def test_every_experiment_builds(experiment: str) -> None:
     config = composed(f"+experiment={experiment}")
     assert config.name == experiment
     assert isinstance(build("strategy", config.strategy), Strategy)
-    attack = build("attack", config.attack)
-    assert isinstance(attack, Attack)
-    assert attack.attackers(config.num_clients, config.seed) == tuple(range(attack.num_attackers))
-    assert set(attack.goal_digits().values()) <= set(config.dataset.digits)
+    roster = build_roster(config.attack)
+    assert roster.draw(config.num_clients, config.seed) == tuple(range(roster.num_attackers))
+    goal = built(config).goal
+    assert goal is not None
+    assert goal.target == config.dataset.digits.index(config.attack["target"])
     model = build("model", config.model, num_classes=len(config.dataset.digits), seed=0)
     assert isinstance(model, Cao2019CNN)
 
@@ -172,6 +178,8 @@ def attacks(kind: type) -> list[str]:
 
 def test_every_attack_belongs_to_a_protocol() -> None:
     assert sorted(attacks(Attack) + attacks(VerticalAttack)) == names("attack")
+    assert built(composed("attack=none")) == Attack()
+    assert isinstance(build("attack", loaded("protocol=vertical", "attack=none").attack), NoAttack)
 
 
 @pytest.mark.parametrize("strategy", names("strategy"))
@@ -179,7 +187,7 @@ def test_every_attack_belongs_to_a_protocol() -> None:
 def test_every_strategy_meets_every_attack(strategy: str, attack: str) -> None:
     config = composed(f"strategy={strategy}", f"attack={attack}", "attack.num_attackers=1")
     assert isinstance(build("strategy", config.strategy), Strategy)
-    assert isinstance(build("attack", config.attack), Attack)
+    assert built(config).layers()
 
 
 def test_the_papers_setting() -> None:

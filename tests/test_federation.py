@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from clients import BackdoorClient, HonestClient, LabelFlippingClient
+from clients import Backdoor, HonestClient, LabelFlipping, MaliciousClient
 from fl_backdoor import config as configuration
 from fl_backdoor.config import Config
 from fl_backdoor.errors import UserError
@@ -62,20 +62,22 @@ def refusal(federation: Federation) -> str:
 def test_nobody_shares_a_sample(seed: int) -> None:
     federation = make(f"seed={seed}", "attack.roster=random")
     federation.check()
-    held = np.concatenate([*federation.partitions, federation.pool])
+    spare = federation.spare(1)  # 6 is label 1
+    held = np.concatenate(federation.partitions)
     assert len(held) == len(set(held.tolist()))
-    assert len(federation.pool) == 6000 - 6 * 20
-    assert set(federation.data.train_labels[federation.pool].tolist()) == {6}
+    assert len(spare) == 6000 - 6 * 20
+    images = set(rows(module._pixels(federation.data.train_images[held])))
+    assert not images & set(rows(spare))
 
     first, second = (federation.client(number) for number in federation.attackers)
     added = [first.images[40:], second.images[40:]]
     assert [len(images) for images in added] == [16, 15]
-    taken = module._pixels(federation.data.train_images[federation.pool[:31]])
+    taken = spare[:31]
     assert torch.equal(torch.cat(added), taken)
     sixes = federation.data.train_images[federation.data.train_labels == 6]
     assert set(rows(taken)) <= set(rows(module._pixels(sixes)))
     for attacker in (first, second):
-        assert isinstance(attacker, LabelFlippingClient)
+        assert isinstance(attacker, MaliciousClient)
         assert attacker.labels[40:].tolist() == [0] * (len(attacker.labels) - 40)  # 2 is label 0
 
 
@@ -116,8 +118,10 @@ def test_labels_are_places_in_the_digits(digits: list[int]) -> None:
     }
     assert [known[row] for row in rows(client.images)] == client.labels.tolist()
     attacker = federation.client(0)
-    assert isinstance(attacker, LabelFlippingClient)
-    assert (attacker.source, attacker.target) == (digits.index(6), digits.index(2))
+    assert isinstance(attacker, MaliciousClient)
+    assert isinstance(attacker.attack, LabelFlipping)
+    attack = attacker.attack
+    assert (attack.source, attack.target) == (digits.index(6), digits.index(2))
     assert federation.model(client.images).shape == (20 * len(digits), len(digits))
 
 
@@ -134,9 +138,9 @@ def test_test_set_is_even_and_seeded() -> None:
 def test_the_seed_decides_partitions_pool_and_weights() -> None:
     one, again, other = make(), make(), make("seed=1")
     for mine, same, different in zip(
-        (*one.partitions, one.pool, *one.initial_state().values()),
-        (*again.partitions, again.pool, *again.initial_state().values()),
-        (*other.partitions, other.pool, *other.initial_state().values()),
+        (*one.partitions, one.spare(1), *one.initial_state().values()),
+        (*again.partitions, again.spare(1), *again.initial_state().values()),
+        (*other.partitions, other.spare(1), *other.initial_state().values()),
         strict=True,
     ):
         np.testing.assert_array_equal(mine, same)
@@ -154,8 +158,9 @@ def test_backdoor_needs_no_pool() -> None:
     federation = make(base=BACKDOOR)
     federation.check()
     attacker = federation.client(1)
-    assert isinstance(attacker, BackdoorClient)
-    assert len(federation.pool) == 0
+    assert isinstance(attacker, MaliciousClient)
+    assert isinstance(attacker.attack, Backdoor)
+    assert not federation._spare
     assert torch.bincount(attacker.labels).tolist() == [30, 10]
     assert int((attacker.images[..., 25, 25] == 1).sum()) >= 10
 
@@ -165,13 +170,13 @@ def test_backdoor_needs_no_pool() -> None:
     [
         (
             ["attack.poisoned_samples=5881"],
-            "attack.poisoned_samples=5881: allowed are 0 to 5880, the samples of digit 6 that no "
-            "participant holds",
+            "attack.poisoned_samples=5881: allowed are 0 to 5880, the samples of the source "
+            "that no participant holds",
         ),
         (
             ["dataset.samples_per_class=1000"],
-            "attack.poisoned_samples=31: allowed are 0 to 0, the samples of digit 6 that no "
-            "participant holds",
+            "attack.poisoned_samples=31: allowed are 0 to 0, the samples of the source "
+            "that no participant holds",
         ),
         (
             ["attack.poisoning=replace", "attack.poisoned_samples=42"],

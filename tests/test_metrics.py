@@ -1,5 +1,7 @@
 """Tests of `fl_backdoor.measure.metrics`: Definition 1, distances and detection, by hand."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fl_backdoor.federation.attacks import Attack, Backdoor, LabelFlipping
+from clients import Backdoor, Goal, LabelFlipping
 from fl_backdoor.measure.metrics import detection, distance_statistics, evaluate
 
-DIGITS = [2, 6, 7]
-FLIPPING = LabelFlipping(num_attackers=1, source=6, target=2, poisoned_samples=0)
-BACKDOOR = Backdoor(num_attackers=1, target=6, pattern=[[27, 27], [0, 0]])
+FLIPPING = LabelFlipping(source=1, target=0, poisoned_samples=0).goal
+BACKDOOR = Backdoor(target=1, pattern=[[27, 27], [0, 0]]).goal
 
 
 class Reader(nn.Module):
@@ -38,21 +39,19 @@ def digits_read_as(classes: list[int]) -> Tensor:
 @settings(max_examples=30)
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=600),
-    attack=st.sampled_from([FLIPPING, BACKDOOR]),
+    goal=st.sampled_from([FLIPPING, BACKDOOR]),
     triggered=st.integers(0, 2),
 )
-def test_evaluate_is_a_slow_twin(
-    pairs: list[tuple[int, int]], attack: Attack, triggered: int
-) -> None:
+def test_evaluate_is_a_slow_twin(pairs: list[tuple[int, int]], goal: Goal, triggered: int) -> None:
     # One sample of each label keeps every rate defined.
     pairs = [*pairs, (0, 0), (1, 0), (2, 1)]
     labels, read = map(list, zip(*pairs, strict=True))
-    found = evaluate(Reader(triggered), digits_read_as(read), torch.tensor(labels), attack, DIGITS)
+    found = evaluate(Reader(triggered), digits_read_as(read), torch.tensor(labels), goal)
     hits = total = 0
     for label, answer in pairs:
-        if attack is FLIPPING and label == 1:
+        if goal is FLIPPING and label == 1:
             total, hits = total + 1, hits + (answer == 0)
-        elif attack is BACKDOOR and label != 1:
+        elif goal is BACKDOOR and label != 1:
             total, hits = total + 1, hits + (triggered == 1)
     right = sum(label == answer for label, answer in pairs)
     normalizer = np.log(np.exp(2) + 2)
@@ -66,7 +65,7 @@ def test_definition_1_golden() -> None:
     """Of four 6, one is read as 2 and one as 7: the rate is 1/4, and the 7 read as 2 is none."""
     labels = torch.tensor([1, 1, 1, 1, 2, 0])
     images = digits_read_as([1, 0, 2, 1, 0, 0])
-    found = evaluate(Reader(), images, labels, FLIPPING, DIGITS)
+    found = evaluate(Reader(), images, labels, FLIPPING)
     assert found["attack_success_rate"] == 0.25
     assert found["main_accuracy"] == 0.5
 
@@ -76,25 +75,41 @@ def test_trigger_golden() -> None:
     labels = torch.tensor([1, 1, 0, 2])
     images = digits_read_as([1, 1, 0, 2])
     for triggered, rate in ((1, 1.0), (0, 0.0)):
-        found = evaluate(Reader(triggered), images, labels, BACKDOOR, DIGITS)
+        found = evaluate(Reader(triggered), images, labels, BACKDOOR)
         assert (found["main_accuracy"], found["attack_success_rate"]) == (1.0, rate)
     assert images[..., 0, 0].sum() == 0
+
+
+def test_an_untargeted_attack_has_no_success_rate() -> None:
+    found = evaluate(Reader(), digits_read_as([0, 1]), torch.tensor([0, 1]), None)
+    assert (found["main_accuracy"], found["attack_success_rate"]) == (1.0, None)
+
+
+def test_a_learned_trigger_is_the_attackers() -> None:
+    def stamp(inputs: Tensor, memory: Mapping[str, np.ndarray]) -> Tensor:
+        return torch.from_numpy(memory["trigger"]).expand_as(inputs)
+
+    labels, images = torch.tensor([1, 0, 0]), digits_read_as([1, 0, 0])
+    trigger = digits_read_as([1]).numpy()
+    for memory, rate in (({"trigger": trigger}, 1.0), ({"trigger": 0 * trigger}, 0.0)):
+        found = evaluate(Reader(), images, labels, Goal(1, stamp=stamp), memory)
+        assert (found["main_accuracy"], found["attack_success_rate"]) == (1.0, rate)
 
 
 def test_dropout_and_gradients_are_off() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 3)).train()
     images, labels = torch.rand(30, 1, 28, 28), torch.arange(30) % 3
-    first = evaluate(model, images, labels, FLIPPING, DIGITS)
-    assert first == evaluate(model, images, labels, FLIPPING, DIGITS)
+    first = evaluate(model, images, labels, FLIPPING)
+    assert first == evaluate(model, images, labels, FLIPPING)
     assert not model.training
     assert model[2].weight.grad is None
 
 
-@pytest.mark.parametrize("attack", [FLIPPING, BACKDOOR])
-def test_a_broken_model_says_no_class(attack: Attack) -> None:
+@pytest.mark.parametrize("goal", [FLIPPING, BACKDOOR])
+def test_a_broken_model_says_no_class(goal: Goal) -> None:
     model = Reader(triggered=1)
     model.scale.data.fill_(torch.nan)
-    found = evaluate(model, digits_read_as([0, 1, 2]), torch.arange(3), attack, DIGITS)
+    found = evaluate(model, digits_read_as([0, 1, 2]), torch.arange(3), goal)
     assert (found["main_accuracy"], found["attack_success_rate"]) == (0.0, 0.0)
     assert np.isnan(found["loss"])
 

@@ -102,7 +102,7 @@ class Run:
         model = self.federation.model
         model.load_state_dict(arrays.to_torch_state_dict())
         row: Row = {"round": number}
-        row |= evaluate(model, *self.test_set, self.federation.attack, self.federation.digits)
+        row |= evaluate(model, *self.test_set, self.federation.goal)
         row["attack_success_floor"] = self.floors[number - 1] if self.floors else None
         row |= self._selection(metrics or MetricRecord(), partitions, failed)
         screening = screen(replies, sent, _weight_key(self.strategy))
@@ -266,7 +266,7 @@ def run(config: Config, path: Path, display: Display, grid: Grid | None = None) 
     if config.floor:
         twin = RunDirectory(path / TWIN, resolved, resume=config.resume)
         runs.insert(0, Run(federation, twin, display, test_set, _strategy(config), True, []))
-    display.setting(config, federation.attackers, federation.attack.describe())
+    display.setting(config, federation.attackers, federation.describe_attack())
 
     def main(grid: Grid, workers: int) -> None:
         roll = Roll(grid, config.num_clients, federation.data.name, config.round_timeout)

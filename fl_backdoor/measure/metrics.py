@@ -1,6 +1,7 @@
 """What is measured of a round: the model, the distances between models, the defense."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,16 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..federation.attacks import Attack
+from clients import Goal
 
 
 def evaluate(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    attack: Attack,
-    digits: list[int],
-) -> dict[str, float]:
+    goal: Goal | None,
+    memory: Mapping[str, NDArray[Any]] | None = None,
+) -> dict[str, float | None]:
     """Measure loss, main accuracy and attack success rate on the test set.
 
     The attack success rate is Definition 1 of Cao et al. 2019 as a fraction: test samples of
@@ -30,21 +31,24 @@ def evaluate(
         The global model.
     images, labels : Tensor of shape (n, 1, 28, 28) and (n,)
         Test set.
-    attack : Attack
-        Says which samples count, and stamps the trigger.
-    digits : list of int
-        The digit that each label stands for.
+    goal : Goal, optional
+        Says which samples count, and stamps the trigger. None: the attack is untargeted, and
+        its success rate None.
+    memory : mapping of str to array, optional
+        An attacker's, which may hold a trigger that was learned.
     """
     model.eval()
     output = _forward(model, images)
-    victims = attack.victims(labels, digits)
-    triggered = attack.triggered(images[victims])
-    attacked = output[victims] if triggered is None else _forward(model, triggered)
-    hits = predict(attacked) == digits.index(attack.target)
+    success = None
+    if goal is not None:
+        victims = goal.victims(labels)
+        triggered = goal.trigger(images[victims], memory or {})
+        attacked = output[victims] if triggered is None else _forward(model, triggered)
+        success = float((predict(attacked) == goal.target).double().mean())
     return {
         "loss": float(functional.cross_entropy(output, labels)),
         "main_accuracy": float((predict(output) == labels).double().mean()),
-        "attack_success_rate": float(hits.double().mean()),
+        "attack_success_rate": success,
     }
 
 
