@@ -82,7 +82,7 @@ def crafted(
         return None
     changed = set()
     for craft in hooks:
-        update = {name: arrays[name] - center for name, center in start.items()}
+        update = {name: np.asarray(arrays[name] - center) for name, center in start.items()}
         for array in update.values():
             array.flags.writeable = False  # in place it would pass for unchanged
         for name, array in craft(update, seat).items():

@@ -259,15 +259,17 @@ def test_wrong_values_are_named(override: str, said: str) -> None:
         ("attack", ["+attack.sauce=6"], "sauce"),
         ("attack", ["attack.poisoning=mix"], "attack.poisoning=mix"),
         ("attack", ["attack.poisoned_samples=-1"], "attack.poisoned_samples=-1"),
-        ("attack", ["attack.poisoned_samples=500"], "attack.poisoned_samples=500"),
-        ("attack", ["attack=backdoor", "attack.pattern=[[28,0]]"], "attack.pattern"),
+        ("attack", ["attack=backdoor", "attack.pattern=[[0,one]]"], "attack.pattern"),
+        ("attack", ["attack=backdoor", "attack.replacement=-1"], "attack.replacement=-1"),
+        ("attack", ["attack=backdoor", "attack.max_norm=one"], "attack.max_norm=one"),
         ("model", ["model.shrink=crop"], "shrink = 'crop'"),
     ],
 )
 def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) -> None:
     config = composed(*overrides)
+    arguments = {"num_classes": 2} if key == "model" else {}
     with pytest.raises(UserError) as caught:
-        build(key, getattr(config, key), **({"num_classes": 2} if key == "model" else {}))
+        built(config) if key == "attack" else build(key, getattr(config, key), **arguments)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 

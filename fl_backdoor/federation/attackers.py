@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from hydra.errors import HydraException
 from hydra.utils import get_object
+from omegaconf.errors import OmegaConfBaseException
 
 from clients import Attack, ModelReplacement, NormProjection
 from clients.attacker import knowledge
@@ -119,8 +120,9 @@ def build_attack(node: Any, classes: Sequence[Any], named: str, key: str = "atta
     try:
         attack: Attack = build(key, given | numbers, Attack)
     except UserError as error:
-        if isinstance(error.__cause__, ValueError):
-            raise in_full(error.__cause__, node, key, classes) from error
+        cause = error.__cause__
+        if isinstance(cause, ValueError) and not isinstance(cause, OmegaConfBaseException):
+            raise in_full(cause, node, key, classes) from error
         raise
     if carried is not None:
         attack.data = build_attack(carried, classes, named, f"{key}.data")
