@@ -12,40 +12,30 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from clients import HonestClient, LabelFlippingClient
+from clients import LabelFlipping, Seat
+from clients.attacker import Update
 from clients.vertical import LocalizedReplacement
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attacks import LabelFlipping
 from fl_backdoor.federation.engines import LocalGrid, launch
 
 from . import test_vertical_experiment as vertical
 from .test_experiment import TINY_ATTACK, rows, run, tiny
 
 
-class DeadlyClient(LabelFlippingClient):
-    """Kills its process in round 2, a number of times."""
-
-    folder: Path
-    deaths: int
-
-    def fit(self, server_round: int) -> float:
-        died = len(list(self.folder.iterdir()))
-        if server_round == 2 and died < self.deaths:
-            (self.folder / str(died)).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().fit(server_round)
-
-
 @dataclass(kw_only=True)
 class DeadlyAttack(LabelFlipping):
+    """Kills its process in round 2, a number of times."""
+
     folder: str
     deaths: int
 
-    def client(self, *arguments: Any, **training: Any) -> HonestClient:
-        client = super().client(*arguments, **training)
-        client.__class__ = DeadlyClient
-        client.folder, client.deaths = Path(self.folder), self.deaths  # type: ignore[attr-defined]
-        return client
+    def craft(self, update: Update, seat: Seat) -> Update:
+        folder = Path(self.folder)
+        died = len(list(folder.iterdir()))
+        if seat.round == 2 and died < self.deaths:
+            (folder / str(died)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update
 
 
 class FailingAttack(LocalizedReplacement):

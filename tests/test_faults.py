@@ -197,7 +197,7 @@ def test_models_that_grow_pass():
     [Sniper, Median, lambda: NormClipping(FedXgbCyclic(), 1.0), lambda: GaussianNoise(Sniper(), 1)],
 )
 def test_models_that_grow_are_refused_in_the_first_round_by_rules_on_parameters(build):
-    with pytest.raises(ValueError, match="cannot (average|act on)") as error:
+    with pytest.raises(ValueError, match=r"cannot (average|act on)") as error:
         run(build(), [np.zeros(0, np.uint8)], grown, rounds=3)
     assert str(error.value).isprintable()
 

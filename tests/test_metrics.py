@@ -1,6 +1,7 @@
 """Tests of `fl_backdoor.measure.metrics`: Definition 1, distances and detection, by hand."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor, nn
 
+from clients import Backdoor, Goal, LabelFlipping
 from fl_backdoor import compare
-from fl_backdoor.federation.attacks import Attack, Backdoor, LabelFlipping
 from fl_backdoor.loop.round import answers
 from fl_backdoor.measure import figures
 from fl_backdoor.measure import measures as declared
@@ -30,17 +31,20 @@ from fl_backdoor.measure.metrics import (
 from . import test_experiment as horizontal
 from . import test_vertical_experiment as vertical
 
-DIGITS = [2, 6, 7]
-FLIPPING = LabelFlipping(num_attackers=1, source=6, target=2, poisoned_samples=0)
-BACKDOOR = Backdoor(num_attackers=1, target=6, pattern=[[27, 27], [0, 0]])
+FLIPPING = LabelFlipping(source=1, target=0, poisoned_samples=0).goal
+BACKDOOR = Backdoor(target=1, pattern=[[27, 27], [0, 0]]).goal
 
 
 def evaluate(
-    model: nn.Module, images: Tensor, labels: Tensor, attack: Attack, digits: list[int]
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    goal: Goal | None,
+    memory: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Return what is measured of the model of a round."""
-    row = measured("round", {"test": answers(model, images, labels, attack, digits)})
-    return {key: value for key, value in row.items() if value is not None}
+    row = measured("round", {"test": answers(model, images, labels, goal, memory or {}, 3)})
+    return {key: row[key] for key in ("loss", "main_accuracy", "attack_success_rate")}
 
 
 def distance_statistics(
@@ -78,21 +82,19 @@ def digits_read_as(classes: list[int]) -> Tensor:
 @settings(max_examples=30)
 @given(
     pairs=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=600),
-    attack=st.sampled_from([FLIPPING, BACKDOOR]),
+    goal=st.sampled_from([FLIPPING, BACKDOOR]),
     triggered=st.integers(0, 2),
 )
-def test_evaluate_is_a_slow_twin(
-    pairs: list[tuple[int, int]], attack: Attack, triggered: int
-) -> None:
+def test_evaluate_is_a_slow_twin(pairs: list[tuple[int, int]], goal: Goal, triggered: int) -> None:
     # One sample of each label keeps every rate defined.
     pairs = [*pairs, (0, 0), (1, 0), (2, 1)]
     labels, read = map(list, zip(*pairs, strict=True))
-    found = evaluate(Reader(triggered), digits_read_as(read), torch.tensor(labels), attack, DIGITS)
+    found = evaluate(Reader(triggered), digits_read_as(read), torch.tensor(labels), goal)
     hits = total = 0
     for label, answer in pairs:
-        if attack is FLIPPING and label == 1:
+        if goal is FLIPPING and label == 1:
             total, hits = total + 1, hits + (answer == 0)
-        elif attack is BACKDOOR and label != 1:
+        elif goal is BACKDOOR and label != 1:
             total, hits = total + 1, hits + (triggered == 1)
     right = sum(label == answer for label, answer in pairs)
     normalizer = np.log(np.exp(2) + 2)
@@ -106,7 +108,7 @@ def test_definition_1_golden() -> None:
     """Of four 6, one is read as 2 and one as 7: the rate is 1/4, and the 7 read as 2 is none."""
     labels = torch.tensor([1, 1, 1, 1, 2, 0])
     images = digits_read_as([1, 0, 2, 1, 0, 0])
-    found = evaluate(Reader(), images, labels, FLIPPING, DIGITS)
+    found = evaluate(Reader(), images, labels, FLIPPING)
     assert found["attack_success_rate"] == 0.25
     assert found["main_accuracy"] == 0.5
 
@@ -116,26 +118,42 @@ def test_trigger_golden() -> None:
     labels = torch.tensor([1, 1, 0, 2])
     images = digits_read_as([1, 1, 0, 2])
     for triggered, rate in ((1, 1.0), (0, 0.0)):
-        found = evaluate(Reader(triggered), images, labels, BACKDOOR, DIGITS)
+        found = evaluate(Reader(triggered), images, labels, BACKDOOR)
         assert (found["main_accuracy"], found["attack_success_rate"]) == (1.0, rate)
     assert images[..., 0, 0].sum() == 0
+
+
+def test_an_untargeted_attack_has_no_success_rate() -> None:
+    found = evaluate(Reader(), digits_read_as([0, 1]), torch.tensor([0, 1]), None)
+    assert (found["main_accuracy"], found["attack_success_rate"]) == (1.0, None)
+
+
+def test_a_learned_trigger_is_the_attackers() -> None:
+    def stamp(inputs: Tensor, memory: Mapping[str, np.ndarray]) -> Tensor:
+        return torch.from_numpy(memory["trigger"]).expand_as(inputs)
+
+    labels, images = torch.tensor([1, 0, 0]), digits_read_as([1, 0, 0])
+    trigger = digits_read_as([1]).numpy()
+    for memory, rate in (({"trigger": trigger}, 1.0), ({"trigger": 0 * trigger}, 0.0)):
+        found = evaluate(Reader(), images, labels, Goal(1, stamp=stamp), memory)
+        assert (found["main_accuracy"], found["attack_success_rate"]) == (1.0, rate)
 
 
 def test_dropout_and_gradients_are_off() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 3)).train()
     images, labels = torch.rand(30, 1, 28, 28), torch.arange(30) % 3
-    first = evaluate(model, images, labels, FLIPPING, DIGITS)
+    first = evaluate(model, images, labels, FLIPPING)
     assert first.keys() == {"loss", "main_accuracy", "attack_success_rate"}
-    assert first == evaluate(model, images, labels, FLIPPING, DIGITS)
+    assert first == evaluate(model, images, labels, FLIPPING)
     assert not model.training
     assert model[2].weight.grad is None
 
 
-@pytest.mark.parametrize("attack", [FLIPPING, BACKDOOR])
-def test_a_broken_model_says_no_class(attack: Attack) -> None:
+@pytest.mark.parametrize("goal", [FLIPPING, BACKDOOR])
+def test_a_broken_model_says_no_class(goal: Goal) -> None:
     model = Reader(triggered=1)
     model.scale.data.fill_(torch.nan)
-    found = evaluate(model, digits_read_as([0, 1, 2]), torch.arange(3), attack, DIGITS)
+    found = evaluate(model, digits_read_as([0, 1, 2]), torch.arange(3), goal)
     assert (found["main_accuracy"], found["attack_success_rate"]) == (0.0, 0.0)
     assert np.isnan(found["loss"])
 
@@ -228,12 +246,6 @@ def test_measures_are_declared_once_and_whole() -> None:
             assert (measure.unit, bool(measure.title), bool(measure.of)) == ("%", True, True)
         if measure.short or measure.title:
             assert measure.whole is not None, measure.name
-
-
-def test_an_untargeted_attack_has_no_success_rate() -> None:
-    test = Answers(torch.eye(3), torch.arange(3), target=None, attacked=None, classes=3)
-    row = measured("round", {"test": test})
-    assert (row["main_accuracy"], row["attack_success_rate"]) == (1.0, None)
 
 
 def certainty(test: Answers) -> float:

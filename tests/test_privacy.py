@@ -133,8 +133,11 @@ def test_a_vertical_run_tells_neither_data_nor_what_travels(
     assert not decimals(log + shown) & travelled
 
 
-def spoilt(self: HonestClient, received: ArrayRecord, trained: ArrayRecord) -> ArrayRecord:
-    arrays = ArrayRecord(dict(trained))
+answer = HonestClient.answer
+
+
+def spoilt(self: HonestClient, received: ArrayRecord) -> ArrayRecord:
+    arrays = answer(self, received)
     name = next(iter(arrays))
     match self.partition:
         case 1:
@@ -157,7 +160,7 @@ def test_a_horizontal_run_tells_no_parameter(
     bad: int,
 ) -> None:
     if bad:
-        monkeypatch.setattr(HonestClient, "poison_update", spoilt)
+        monkeypatch.setattr(HonestClient, "answer", spoilt)
     config = tiny("+experiment=sniper_goal1", *TINY_ATTACK, "num_rounds=2", "floor=false")
     experiment.run(config, tmp_path / "run", Display(Console(width=120)))
     log, shown = said()

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Bulyan, Strategy
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clients import Goal
 from strategies import Robust, Round, Screened
 from strategies.graph.distances import distance
 from strategies.replies import metrics_of
@@ -23,7 +24,6 @@ from strategies.vectors import decoded
 from ..config import build, one_line
 from ..data.base import Source
 from ..errors import UserError
-from ..federation.attacks import Attack
 from ..federation.grids import PartOfGrid
 from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
 from ..federation.roll import Roll
@@ -60,7 +60,7 @@ class Horizontal:
         if attackers:
             who = f"{counted(len(attackers), 'attacker')} {list(attackers)}"
         return (
-            f"{counted(config.num_clients, 'client')}, {who}; {self.federation.attack.describe()}; "
+            f"{counted(config.num_clients, 'client')}, {who}; {self.federation.describe_attack()}; "
             f"strategy {class_name(config.strategy)}; {counted(config.num_rounds, 'round')}"
         )
 
@@ -289,7 +289,8 @@ class Rounds:
         federation = self.federation
         model = federation.model
         model.load_state_dict(self._model.to_torch_state_dict())
-        return answers(model, *self.experiment.test_set, federation.attack, federation.digits)
+        test, classes = self.experiment.test_set, len(federation.classes)
+        return answers(model, *test, federation.goal, {}, classes)
 
     def _replies(self, seen: Observed) -> dict[str, Any]:
         """Return what there is to be measured of the replies, in the order of the clients."""
@@ -317,7 +318,12 @@ class Rounds:
 
 
 def answers(
-    model: nn.Module, inputs: Tensor, labels: Tensor, attack: Attack, digits: list[int]
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    goal: Goal | None,
+    memory: Mapping[str, NDArray[Any]],
+    classes: int,
 ) -> Answers:
     """Run a model on the test set, and on what the attack is after.
 
@@ -327,17 +333,21 @@ def answers(
         The global model.
     inputs, labels : Tensor of shape (n, ...) and (n,)
         Test set.
-    attack : Attack
-        Says which samples count, and stamps the trigger.
-    digits : list of int
-        The digit that each label stands for.
+    goal : Goal or None
+        Says which samples count, and puts the trigger on them. None: the attack is untargeted.
+    memory : mapping of str to array
+        An attacker's, which may hold a trigger that was learned.
+    classes : int
+        C.
     """
     model.eval()
     output = _forward(model, inputs)
-    victims = attack.victims(labels, digits)
-    triggered = attack.triggered(inputs[victims])
+    if goal is None:
+        return Answers(output, labels, None, None, classes)
+    victims = goal.victims(labels)
+    triggered = goal.trigger(inputs[victims], memory)
     attacked = output[victims] if triggered is None else _forward(model, triggered)
-    return Answers(output, labels, digits.index(attack.target), attacked, len(digits))
+    return Answers(output, labels, goal.target, attacked, classes)
 
 
 def _forward(model: nn.Module, inputs: Tensor) -> Tensor:
