@@ -27,7 +27,7 @@ from clients.memory import give_attack_memory, take_attack_memory
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attackers import Roster, build_attack, build_roster, describe, in_full
 
-DIGITS = [2, 6]
+DIGITS = ["2", "6"]
 IMAGES = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(20) % 2
 
@@ -42,7 +42,7 @@ def backdoor(**options: Any) -> dict[str, Any]:
 
 
 def build(node: dict[str, Any]) -> Attack:
-    return build_attack(node, DIGITS, f"dataset.digits={DIGITS}")
+    return build_attack(node, DIGITS)
 
 
 def refusal(act: Callable[[], object]) -> str:
@@ -148,7 +148,7 @@ def test_goals() -> None:
     """The places of 6 and 2 among the digits; what was given is not changed."""
     labels, images = torch.tensor([0, 1, 2, 1, 0]), torch.zeros(2, 1, 28, 28)
     node = flipping(source=2, target=5)
-    goal = build_attack(node, [6, 2, 5], "the digits").goal
+    goal = build_attack(node, ["6", "2", "5"]).goal
     assert goal == Goal(target=2, source=1)
     assert node["source"] == 2
     assert goal.victims(labels).tolist() == [False, True, False, True, False]
@@ -210,7 +210,7 @@ def test_descriptions_name_each_attack_and_its_settings() -> None:
     ("node", "message"),
     [
         (flipping(target=6), "attack.target=6: must differ from attack.source=6"),
-        (flipping(source=5), "attack.source=5: allowed are dataset.digits=[2, 6]"),
+        (flipping(source=5), "attack.source=5: allowed are the classes of the data, 2, 6"),
         (flipping(poisoning="mix"), "attack.poisoning=mix: allowed are add, replace"),
         (flipping(poisoned_samples=-3), "attack.poisoned_samples=-3: allowed is 0 or more"),
         (

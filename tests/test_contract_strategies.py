@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fl_backdoor.loop.run import _check_rule
+from fl_backdoor.loop.round import _check_rule
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
