@@ -195,7 +195,7 @@ def test_a_process_keeps_its_clients_up_to_a_size(monkeypatch: pytest.MonkeyPatc
     first = federation.client(5)
     assert federation.client(5) is first
     assert federation.client(0, clean=True) is not federation.client(0)
-    monkeypatch.setattr(module, "MAX_BYTES", 2 * first.images.nbytes)
+    monkeypatch.setattr(module, "MAX_BYTES", 3 * first.images.nbytes)
     federation.client(4)
     assert set(federation._clients) == {(0, True), (4, False)}
     federation.client(0)
