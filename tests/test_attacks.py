@@ -27,6 +27,8 @@ from clients.memory import give_attack_memory, take_attack_memory
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attackers import Roster, build_attack, build_roster, describe, in_full
 
+from .test_experiment import tiny
+
 DIGITS = ["2", "6"]
 IMAGES = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(20) % 2
@@ -182,6 +184,26 @@ def test_replacement_and_max_norm_are_attacks_around() -> None:
             max_norm=1, data=LabelFlipping(source=1, target=0, poisoned_samples=300)
         ),
     )
+
+
+def test_nests_come_from_the_command_line() -> None:
+    replaced = "attack@attack.data=label_flipping"
+    for overrides, expected in [
+        (["attack=model_replacement"], ["Backdoor", "ModelReplacement"]),
+        (["attack=model_replacement", replaced], ["LabelFlipping", "ModelReplacement"]),
+        (["attack=norm_projection"], ["Backdoor", "ModelReplacement", "NormProjection"]),
+        (["attack=norm_projection", replaced], ["LabelFlipping", "NormProjection"]),
+        (
+            ["attack=label_flipping", "+attack.max_norm=2", "+attack.replacement=3"],
+            ["LabelFlipping", "ModelReplacement", "NormProjection"],
+        ),
+    ]:
+        config = tiny(*overrides, "attack.num_attackers=2")
+        attack = build_attack(config.attack, config.dataset.digits, "dataset.digits")
+        assert [type(layer).__name__ for layer in attack.layers()] == expected
+        assert build_roster(config.attack) == Roster(num_attackers=2)
+    config = tiny("attack=norm_projection", "attack.data.data.num_attackers=1")
+    assert build_roster(config.attack) == Roster(num_attackers=1)
 
 
 def test_nobody_attacks_in_either_protocol() -> None:
