@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from fl_backdoor.config import build, conf_directory
 from fl_backdoor.errors import UserError
-from fl_backdoor.loop.round import _check_rule
+from fl_backdoor.federation.strategy import _check_rule
 from strategies import Robust
 
 NAMES = sorted(path.stem for path in (conf_directory() / "strategy").glob("*.yaml"))
