@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from clients import Colluders
 from strategies import Robust, Round
 from strategies.graph.distances import distance
 from strategies.replies import metrics_of
@@ -31,6 +32,9 @@ from ..measure.metrics import Answers, Distances, Replies, Selection
 from ..schema import Config
 from ..screen import class_name, counted
 from .directory import RunDirectory
+
+ATTACKING = "attackers/"
+"""How the keys of what attackers remember begin, beside those of the strategy."""
 
 NEAR = 2e11
 """Distances are measured where n n d is no more: ten seconds of one processor, see docs."""
@@ -149,7 +153,18 @@ class Rounds:
         self._directory = directory
         model = directory.arrays
         self._model = ArrayRecord(self.federation.initial_state()) if model is None else model
-        self.strategy.remind(directory.memory)
+        roll, memory = self.experiment.roll, directory.memory
+        theirs = {key: value for key, value in memory.items() if key.startswith(ATTACKING)}
+        self.strategy.remind({key: memory[key] for key in memory.keys() - theirs.keys()})
+        # Where attackers meet, if the attack has them collude, and their memory is kept.
+        self._grid = Colluders(
+            roll.grid,
+            self.federation.attack,
+            lambda node: roll.partitions.get(node) in self.attackers,
+            number=lambda node: roll.partitions[node],
+            seed=self.config.seed,
+        )
+        self._grid.memory = {key.removeprefix(ATTACKING): v for key, v in theirs.items()}
 
     def step(
         self, number: int, twin: Row | None
@@ -192,7 +207,8 @@ class Rounds:
         row["seconds_waiting"] = max(0.0, exchange - training / together)
         row["seconds_aggregation"] = aggregated - received - (seen.seconds if seen else 0.0)
         row["seconds_round"] = time.perf_counter() - started
-        return row, self._model, self.strategy.remember()
+        theirs = {ATTACKING + key: value for key, value in self._grid.memory.items()}
+        return row, self._model, self.strategy.remember() | theirs
 
     def summary(self, rows: list[Row]) -> Summary:
         """Say what was run.
@@ -231,7 +247,7 @@ class Rounds:
         messages = list(strategy.configure_train(number, self._model, said, present))
         # Flower's own strategies sum in the order of arrival.
         return sorted(
-            roll.grid.send_and_receive(messages, timeout=self.config.round_timeout),
+            self._grid.send_and_receive(messages, timeout=self.config.round_timeout),
             key=lambda reply: clients.get(reply.metadata.src_node_id, -1),
         )
 
@@ -288,7 +304,9 @@ class Rounds:
         model = federation.model
         model.load_state_dict(self._model.to_torch_state_dict())
         test, classes = self.experiment.test_set, len(federation.classes)
-        return answers(model, *test, federation.goal, {}, classes)
+        # A trigger that was learned is the first attacker's.
+        memory = self._grid.memory_of(min(federation.attackers, default=0))
+        return answers(model, *test, federation.goal, memory, classes)
 
     def _replies(self, seen: Observed) -> dict[str, Any]:
         """Return what there is to be measured of the replies, in the order of the clients."""
