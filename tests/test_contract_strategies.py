@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -42,8 +42,28 @@ def checked(node: dict[str, Any]) -> Robust:
     return strategy
 
 
+def run_model(model: ArrayRecord, inputs: Any) -> np.ndarray:
+    """Multiply inputs of any shape by the last matrix of any model: logits of shape (n, P)."""
+    last = [array.numpy() for array in model.values() if len(array.shape) >= 2][-1]
+    flat = np.reshape(inputs, (len(inputs), -1))
+    logits: np.ndarray = flat[:, np.arange(last.shape[1]) % flat.shape[1]] @ last.T
+    return logits
+
+
+def root_update(number: int, sent: ArrayRecord) -> ArrayRecord:
+    """Move the parameters of any model towards 1, as the models of `models` do."""
+    arrays = {n: a.numpy() for n, a in sent.items()}
+    moved = {n: np.asarray(a + (1 - a) / (1 + number), a.dtype) for n, a in arrays.items()}
+    return ArrayRecord({n: Array(a) for n, a in moved.items()})
+
+
 def new(name: str) -> Robust:
-    return checked(settings(name))
+    """Build a strategy, with what only an app can give it if it needs that."""
+    strategy = checked(settings(name))
+    for needed, given in {"run_model": run_model, "root_update": root_update}.items():
+        if needed in strategy.all_needs():
+            setattr(strategy, needed, given)
+    return strategy
 
 
 def models(seed: int = 0, clients: int = CLIENTS, dtype: object = np.float32) -> list[dict]:
@@ -216,13 +236,17 @@ def test_memory_beside_the_replies_stays_within_a_quarter_of_them_and_one_matrix
 ) -> None:
     """The matrix is as large as the replies: together at most 1.25 times their bytes."""
     rng = np.random.default_rng(0)
-    clients, width = 40, 60_000
-    rows = [{"w": rng.standard_normal((width, 4)).astype(np.float32)} for _ in range(clients)]
+    clients = 40
+    shapes = {"w": (60_000, 4), "out": (10, 64)}
+    rows = [
+        {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
+        for _ in range(clients)
+    ]
     one = server()
     list(one.strategy._configure_train(1, record(rows[0]), ConfigRecord(), _Nodes()))
     one.strategy._sent = record(rows[0])
     messages = [reply(row, node=node) for node, row in enumerate(rows, start=1)]
-    size = sum(row["w"].nbytes for row in rows)
+    size = sum(array.nbytes for row in rows for array in row.values())
     del rows
     tracemalloc.start()
     one.strategy.aggregate_train(1, messages)
