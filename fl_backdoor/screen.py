@@ -36,6 +36,7 @@ class Screen(Console):
 
 def show_warnings(console: Console) -> None:
     """Show the warnings of this suite, and silence what its libraries say of themselves."""
+    import flwr.supercore  # noqa: F401  (sets a handler of its own as it is imported)
     from rich.logging import RichHandler
 
     ours = Path(__file__).resolve().parents[1]

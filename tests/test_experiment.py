@@ -6,6 +6,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import networkx
 import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
@@ -78,6 +79,8 @@ def test_a_run_leaves_everything_behind(sniper: tuple[Path, dict[str, Any], str]
         "distances.npy",
         "rounds.png",
         "distances.png",
+        "agreement.graphml",
+        "agreement.png",
         "clean_twin",
     }
     assert json.loads((path / "summary.json").read_text()) == summary
@@ -237,6 +240,9 @@ def test_a_run_without_a_valid_reply_is_no_success_and_keeps_its_rows(
     assert rows(tmp_path)[0]["distance_honest_honest_mean"] is None
 
 
+FLOWERS = ["strategy._target_=flwr.serverapp.strategy.Bulyan", "~strategy.weighted"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -247,6 +253,7 @@ def test_a_run_without_a_valid_reply_is_no_success_and_keeps_its_rows(
         (["strategy=krum", "strategy.num_malicious=-1"], "num_malicious = -1"),
         (["strategy=bulyan", "strategy.num_malicious=2"], "allows 0 to 1"),
         (["strategy=bulyan", "num_clients=2", "attack.num_attackers=0"], "allows none"),
+        ([*FLOWERS, "+strategy.num_malicious_nodes=2"], "num_malicious_nodes=2"),
         (["strategy=krum", "strategy.num_malicious=4"], "allows 0 to 3"),
         (["strategy=multikrum", "strategy.num_selected=11"], "allows 1 to 10"),
     ],
@@ -305,10 +312,9 @@ def test_a_rule_with_a_memory_resumes_to_the_same_bits(
     """Its momentum or moments are kept; in this one the second of four rounds is the last."""
     memory = {"FedAvgM": "server_momentum=0.9", "FedAdam": "beta_1=0.9"}[rule]
     setting = [
-        *TINY_ATTACK, "strategy=krum", "floor=false", "num_rounds=4",
-        f"strategy.strategy._target_=flwr.serverapp.strategy.{rule}",
-        "~strategy.strategy.num_malicious_nodes",
-        f"+strategy.strategy.{memory}",
+        *TINY_ATTACK, "floor=false", "num_rounds=4", "~strategy.weighted",
+        f"strategy._target_=flwr.serverapp.strategy.{rule}",
+        f"+strategy.{memory}",
     ]  # fmt: skip
     run(tmp_path / "whole", *setting)
     with monkeypatch.context() as patch:
@@ -353,3 +359,42 @@ def test_a_round_without_a_valid_reply_counts_against_the_defense(
     assert (summary["defense_precision"], summary["defense_recall"]) == detection(
         left_out, [0, 1, 2]
     )
+
+
+@pytest.mark.parametrize("wanted", ["auto", "always", "never"])
+def test_distances_are_measured_where_they_are_wanted(
+    tmp_path: Path, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their limit is a constant: here it is below what this run has."""
+    monkeypatch.setattr("fl_backdoor.loop.round.NEAR", 10)
+    run(tmp_path, *TINY_ATTACK, f"measure.distances={wanted}", "num_rounds=1")
+    (row,) = rows(tmp_path)
+    measured = wanted == "always"
+    assert (row["distance_honest_honest_mean"] is not None) == measured
+    assert row["update_norm_honest_mean"] > 0
+    assert (tmp_path / "distances.npy").exists() == measured
+    assert (tmp_path / "distances.png").exists() == measured
+
+
+def test_agreement_graphs_of_all_rounds(
+    sniper: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    """Their nodes are the clients, and those that the rule kept are a clique of it."""
+    overrides = ["+experiment=sniper_goal1", *TINY_ATTACK, "floor=false", "measure.graphs=all"]
+    run(tmp_path, *overrides)
+    files = {path.name for path in tmp_path.glob("agreement*.graphml")}
+    assert files == {f"agreement{end}.graphml" for end in ("", "-1", "-2", "-3")}
+    assert {path.stem for path in tmp_path.glob("agreement*.png")} == {
+        path.stem for path in tmp_path.glob("agreement*.graphml")
+    }
+    for row in rows(tmp_path):
+        graph = networkx.read_graphml(tmp_path / f"agreement-{row['round']}.graphml", int)
+        assert sorted(graph) == list(range(10))
+        kept = [node for node in graph if graph.nodes[node]["kept"]]
+        assert kept == row["kept"]
+        assert graph.subgraph(kept).size() == len(kept) * (len(kept) - 1) // 2
+        attacking = [node for node in graph if graph.nodes[node]["attacker"]]
+        assert attacking == row["attackers"]
+    last = (tmp_path / "agreement.graphml").read_bytes()
+    assert last == (tmp_path / "agreement-3.graphml").read_bytes()
+    assert last == (sniper[0] / "agreement.graphml").read_bytes()

@@ -207,6 +207,9 @@ class Rounds:
         row["seconds_waiting"] = max(0.0, exchange - training / together)
         row["seconds_aggregation"] = aggregated - received - (seen.seconds if seen else 0.0)
         row["seconds_round"] = time.perf_counter() - started
+        if seen is not None and seen.distances is not None:
+            self._directory.save_distances(self._whole(seen.round, seen.distances))
+            self._write_graph(number, seen.round, selection)
         theirs = {ATTACKING + key: value for key, value in self._grid.memory.items()}
         return row, self._model, self.strategy.remember() | theirs
 
@@ -310,7 +313,7 @@ class Rounds:
 
     def _replies(self, seen: Observed) -> dict[str, Any]:
         """Return what there is to be measured of the replies, in the order of the clients."""
-        round, count = seen.round, self.config.num_clients
+        round = seen.round
         order = np.argsort(round.clients)
         clients = np.array(round.clients)[order]
         attacking = np.isin(clients, self.attackers)
@@ -325,9 +328,27 @@ class Rounds:
         norms = seen.update_norms[order]
         parts: dict[str, Any] = {"replies": Replies(norms, np.array(to_global), attacking)}
         if seen.distances is not None:
-            between = seen.distances[np.ix_(order, order)]
-            whole = np.full((count, count), np.nan)
-            whole[np.ix_(clients, clients)] = between
-            self._directory.save_distances(whole)
-            parts["distances"] = Distances(between, attacking)
+            parts["distances"] = Distances(seen.distances[np.ix_(order, order)], attacking)
         return parts
+
+    def _whole(self, round: Round, between: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Spread distances over all clients; NaN for those that sent no valid model."""
+        whole = np.full((self.config.num_clients, self.config.num_clients), np.nan)
+        whole[np.ix_(round.clients, round.clients)] = between
+        return whole
+
+    def _write_graph(self, number: int, round: Round, selection: Row) -> None:
+        """Write and draw the agreement graph of a rule that keeps the models in agreement."""
+        threshold, kept = selection["strategy"].get("threshold"), selection["kept"]
+        names = [f"agreement-{number}"] * (self.config.measure.graphs == "all")
+        names += ["agreement"] * (number == self.total)
+        if self.clean or kept is None or threshold is None or not names:
+            return
+        from ..measure.graph import agreement, draw_agreement, write_graphml
+
+        # Read anew: the rule has measured those near its threshold exactly.
+        distances = self._whole(round, round.distances.matrix)
+        graph = agreement(distances, threshold, kept, self.attackers)
+        for name in names:
+            write_graphml(graph, self._directory.path / f"{name}.graphml")
+            draw_agreement(graph, self._directory.path / f"{name}.png")
