@@ -148,7 +148,8 @@ def screen(
                 "records or metrics unlike most other replies"
             )
     valid.sort(key=_content_key)
-    said = "" if fitting else disagreement([structure for _, structure, _ in passed], sent)
+    structures = [structure for _, structure, _ in passed]
+    said = "" if fitting else disagreement(structures, sent, len(valid) + len(invalid))
     return Screening(tuple(valid), invalid, tuple(missing), said)
 
 
