@@ -15,6 +15,8 @@ from strategies import FedAvg, GaussianNoise, Krum, Median, NormClipping, Screen
 from .conftest import grid_of_calls
 from .test_replies import STRATEGIES
 
+pytestmark = pytest.mark.usefixtures("no_collection")
+
 
 def plus_one(arrays, node):
     return ArrayRecord({n: Array(np.asarray(a.numpy() + 1, a.dtype)) for n, a in arrays.items()})

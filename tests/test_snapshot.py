@@ -21,6 +21,8 @@ from fl_backdoor.federation.engines import LocalGrid
 from strategies import FedAvg, GaussianNoise, NormClipping, Screened
 from strategies.snapshot import restore, snapshot
 
+pytestmark = pytest.mark.usefixtures("no_collection")
+
 CLIENTS = 4
 
 
@@ -197,6 +199,8 @@ def same(found, value):
         assert len(found) == len(value)
         for one, other in zip(found, value, strict=True):
             same(one, other)
+    elif isinstance(value, set | frozenset):
+        assert found == value
     else:
         assert repr(found) == repr(value)
 
