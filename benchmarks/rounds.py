@@ -22,11 +22,13 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional
 
-from fl_backdoor.config import Config, conf_directory, load
-from fl_backdoor.federation.horizontal import Federation, resolve_data
-from fl_backdoor.loop.directory import Row
+from fl_backdoor.config import conf_directory, load
+from fl_backdoor.data.base import Source
+from fl_backdoor.federation.horizontal import Federation, settle_data
+from fl_backdoor.files import Row
 from fl_backdoor.loop.display import Display
-from fl_backdoor.loop.run import run
+from fl_backdoor.loop.loop import run
+from fl_backdoor.schema import Config
 
 State = dict[str, Tensor]
 
@@ -34,7 +36,8 @@ State = dict[str, Tensor]
 def configure(rounds: int, workers: int) -> Config:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         overrides = [f"num_rounds={rounds}", f"engine.num_workers={workers}", "floor=false"]
-        return resolve_data(load(compose("config", ["+experiment=fedavg_goal1", *overrides])))
+        config = load(compose("config", ["+experiment=fedavg_goal1", *overrides]))
+        return settle_data(config, Source)
 
 
 worker: dict[str, Any] = {}

@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -93,7 +93,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def models(old: Path, new: Path) -> Iterator[Difference]:
     """Compare two models by their arrays, in their order."""
-    number, key = int(old.stem), f"{old.parent.name} model"
+    number = int(old.stem) if old.stem.isdecimal() else None
+    key = f"{old.parent.name} model"
     if not new.exists():
         yield Difference(key, number, "a model", "nothing")
     elif old.read_bytes() != new.read_bytes():
@@ -119,13 +120,19 @@ def arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def printed(path: Path, folder: Path) -> list[str]:
-    """Return what a command printed, without times, paths and the frames of tables."""
+    """Return what a command printed, without times, paths, logs and the frames of tables."""
     if not path.exists():
         return []
     text = path.read_text().replace(str(folder), "FOLDER")
     text = re.sub(r"[^\S\n]*\d+\.\d s$", "", text, flags=re.MULTILINE)
     lines = (re.sub(r"[\s\u2500-\u257f]+", " ", line).strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("seconds")]
+    return [line for line in lines if line and not line.startswith(("seconds", "WARNING"))]
+
+
+def kept(folder: Path) -> list[Path]:
+    """Return the models of a case: after every round, or at least the last ones."""
+    every = sorted(folder.glob("models/**/*.safetensors"), key=lambda p: (p.parent, int(p.stem)))
+    return every or sorted(folder.glob("run/**/model.safetensors"))
 
 
 def last_words(folder: Path) -> str:
@@ -142,7 +149,7 @@ def differences(old: Path, new: Path) -> Iterator[Difference]:
         if load(path) == 2:  # bad input ends in one line
             before, now = (printed(tree / error, tree)[-1:] for tree in (old, new))
             yield from values(error, before, now)
-    for path in sorted(old.rglob("models/**/*.safetensors"), key=lambda p: (p.parent, int(p.stem))):
+    for path in kept(old):
         yield from models(path, new / path.relative_to(old))
     for path in sorted(old.rglob("metrics.jsonl")):
         later = rows(new / path.relative_to(old))
@@ -172,15 +179,14 @@ def decided(difference: Difference) -> bool:
 
 def verdict(case: Case, old: Path, new: Path) -> tuple[bool, str]:
     """Compare a case; return whether it is as it should be, and the line to print."""
-    kept = sorted(old.rglob("models/**/*.safetensors"))
-    number = len(kept) or sum(len(rows(path)) for path in old.rglob("metrics.jsonl"))
+    number = len(kept(old))
     found = list(differences(old, new))
     if not number:
         found.insert(0, Difference("no round", None, *(last_words(tree) for tree in (old, new))))
     allowed, note = set(), ""
     if case.own_rule:
         found = [difference for difference in found if not decided(difference)]
-        same = sum(not list(models(path, new / path.relative_to(old))) for path in kept)
+        same = sum(not list(models(path, new / path.relative_to(old))) for path in kept(old))
         note = f" (own rule: {same} of {number} rounds equal)"
     for difference in list(found):
         for (name, key), why in ALLOWED.items():
@@ -193,7 +199,7 @@ def verdict(case: Case, old: Path, new: Path) -> tuple[bool, str]:
     return not found, f"{case.name:58} {number:3} rounds  {said}{note}"
 
 
-def drive(tree: Path, output: Path, todo: list[Case], data: Path, *, progress: bool) -> None:
+def drive(tree: Path, output: Path, todo: list[Case], data: Path) -> None:
     """Run cases in a tree, one after the other.
 
     Raises
@@ -209,8 +215,7 @@ def drive(tree: Path, output: Path, todo: list[Case], data: Path, *, progress: b
         input=json.dumps([asdict(case) | {"folder": case.folder} for case in todo]),
         cwd=tree,
         env=environment,
-        stdout=None if progress else subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=3600,
         check=False,
@@ -256,27 +261,31 @@ def main(arguments: list[str] | None = None) -> int:
         parts = max(1, options.jobs // 2)
         with ThreadPoolExecutor(options.jobs) as pool:
             running = [
-                pool.submit(
-                    drive,
-                    tree,
-                    work / which,
-                    todo[part::parts],
-                    work / "data",
-                    progress=which == "new",
-                )
+                pool.submit(drive, tree, work / which, todo[part::parts], work / "data")
                 for part in range(parts)
                 for which, tree in trees.items()
             ]
-            for future in running:
+            if options.deployment:
+                todo.append(Case("SuperNodes", []))
+                running += [
+                    pool.submit(supernodes, tree, work / which / "SuperNodes")
+                    for which, tree in trees.items()
+                ]
+            good = [report(case, [work / which for which in trees], running) for case in todo]
+    return int(not good or not all(good))
+
+
+def report(case: Case, trees: list[Path], running: list[Future[None]]) -> bool:
+    """Print how a case compares as soon as both trees are done with it."""
+    old, new = (tree / case.folder for tree in trees)
+    while not ((old / "seconds").exists() and (new / "seconds").exists()):
+        wait(running, timeout=0.5)
+        for future in running:
+            if future.done():
                 future.result()
-        if options.deployment:
-            todo.append(Case("SuperNodes", []))
-            for which, tree in trees.items():
-                supernodes(tree, work / which / "SuperNodes")
-        verdicts = [verdict(c, *(work / which / c.folder for which in trees)) for c in todo]
-    for _, line in verdicts:
-        print(line)
-    return int(not verdicts or not all(good for good, _ in verdicts))
+    good, line = verdict(case, old, new)
+    print(f"{line}  ({load(old / 'seconds')} + {load(new / 'seconds')} s)", flush=True)
+    return good
 
 
 if __name__ == "__main__":

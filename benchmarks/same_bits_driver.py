@@ -8,7 +8,6 @@ clients are Flower's ClientApps; the imports are done once, and each command is 
 import importlib
 import json
 import os
-import pkgutil
 import shutil
 import sys
 from collections.abc import Callable
@@ -27,22 +26,19 @@ HOSTILE = {1: "nan", 5: "extra array", 7: "shape", 9: "error"}
 """What the client of a partition answers from the second round on."""
 
 
-def import_all() -> tuple[ModuleType, type[Any]]:
-    """Import the whole suite; return the command's module and the class of run directories."""
-    suite = importlib.import_module("fl_backdoor")
-    found = Path(str(suite.__file__)).resolve()
-    assert found.is_relative_to(Path.cwd().resolve()), f"{found} is not of {Path.cwd()}"
-    for module in pkgutil.walk_packages(suite.__path__, "fl_backdoor."):
-        importlib.import_module(module.name)
-    for name in SLOW:
-        importlib.import_module(name)
-    kinds = {
-        kind
-        for name, module in list(sys.modules.items())
-        if name.startswith("fl_backdoor.") and (kind := getattr(module, "RunDirectory", None))
-    }
-    assert len(kinds) == 1, kinds
-    return sys.modules["fl_backdoor.simulate"], kinds.pop()
+def import_suite() -> tuple[ModuleType, type[Any]]:
+    """Return the command's module and the class of run directories, wherever it is.
+
+    What else the command needs it has to import itself.
+    """
+    command = importlib.import_module("fl_backdoor.simulate")
+    package = Path(str(command.__file__)).resolve().parent
+    assert package.parent == Path.cwd().resolve(), f"{package} is not of {Path.cwd()}"
+    (where,) = (p for p in package.rglob("*.py") if "\nclass RunDirectory" in p.read_text())
+    name = ".".join(where.relative_to(package.parent).with_suffix("").parts)
+    for slow in SLOW:
+        importlib.import_module(slow)
+    return command, importlib.import_module(name).RunDirectory
 
 
 def keep_models(kind: type[Any], run: Path, models: Path, interrupt: int) -> None:
@@ -124,7 +120,7 @@ def main() -> None:
     """Run the cases that stand on the standard input."""
     output, config = Path(sys.argv[1]), sys.argv[2]
     todo = json.load(sys.stdin)
-    suite, kind = import_all()
+    suite, kind = import_suite()
     for case in todo:
         folder = output / case["folder"]
         folder.mkdir(parents=True)
@@ -138,7 +134,7 @@ def main() -> None:
             seconds += used.ru_utime + used.ru_stime
             status = os.waitstatus_to_exitcode(code)
             (folder / f"status{step}").write_text(str(status))
-        print(f"{case['name']}: {seconds:.1f} s of CPU", flush=True)
+        (folder / "seconds").write_text(f"{seconds:.1f}")  # at last: the case is done
 
 
 if __name__ == "__main__":

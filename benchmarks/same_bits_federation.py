@@ -50,6 +50,7 @@ def supernodes(tree: Path, folder: Path) -> None:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
     }
+    begun = time.monotonic()
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, *arguments: str, cwd: Path = home) -> subprocess.Popen[bytes]:
@@ -76,6 +77,7 @@ def supernodes(tree: Path, folder: Path) -> None:
         config = f'experiment="sniper_goal1" overrides="{SETTING}" output="{folder / "run"}"'
         command = start("flwr", "run", ".", "trial", "--stream", "--run-config", config, cwd=tree)
         (folder / "status0").write_text(str(command.wait(timeout=600)))
+        (folder / "seconds").write_text(f"{time.monotonic() - begun:.1f}")
     finally:
         for process in started:
             if process.poll() is None:

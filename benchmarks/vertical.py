@@ -11,7 +11,9 @@ import logging
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -28,7 +30,6 @@ from fl_backdoor.models.dense import DenseBottom
 from strategies.vertical import ActiveParty, SumTop, enrol
 
 FEATURES, CLASSES, BATCH, RATE = 392, 10, 64, 0.01
-DIGESTS = {"train_digest": "train", "test_digest": "test"}
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Work:
     """Random data of MNIST's shape: what is learned does not matter to the clock."""
 
     rows: int
+    labels: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -53,11 +55,16 @@ class Work:
 
         def choose(message: Message, context: Context) -> PassiveParty:  # noqa: ARG001
             torch.set_num_threads(1)
-            party = int(context.node_config["partition-id"])
+            party = int(str(context.node_config["partition-id"]))
             if party not in parties:
                 block = self.block(party)
                 parties[party] = PassiveParty(
-                    self.bottom(party), block, block[:1], party=party, **DIGESTS
+                    self.bottom(party),
+                    block,
+                    block[:1],
+                    party=party,
+                    train_digest="train",
+                    test_digest="test",
                 )
             return parties[party]
 
@@ -66,7 +73,8 @@ class Work:
     def active(self, grid: Grid) -> ActiveParty:
         rows = {"train": (self.rows, "train"), "test": (1, "test")}
         parties = enrol(grid, 2, rows, timeout=600)
-        active = ActiveParty(SumTop([CLASSES] * 2, CLASSES), self.labels, parties=parties)
+        top = SumTop([CLASSES] * 2, CLASSES)
+        active = ActiveParty(top, self.labels, parties=parties, seed=0)  # as the bare loop's
         active.begin(grid)
         return active
 
@@ -76,51 +84,84 @@ class Bare:
 
     def __init__(self, work: Work, *, select: bool) -> None:
         self.work = work
-        self.take = torch.Tensor.index_select if select else lambda x, _, rows: x[rows]
+        self.select = select
         self.blocks = [work.block(party) for party in range(2)]
         self.bottoms = [work.bottom(party) for party in range(2)]
         self.optimizers = [torch.optim.SGD(b.parameters(), lr=RATE) for b in self.bottoms]
 
     def epoch(self, number: int) -> None:
         order = np.random.default_rng([0, 31, number]).permutation(self.work.rows)
-        for rows in torch.from_numpy(order).split(BATCH):
-            taken = [self.take(block, 0, rows) for block in self.blocks]
+        for rows in torch.split(torch.from_numpy(order), BATCH):
+            if self.select:
+                taken = [block.index_select(0, rows) for block in self.blocks]
+            else:
+                taken = [block[rows] for block in self.blocks]
             sent = [bottom(x) for bottom, x in zip(self.bottoms, taken, strict=True)]
             received = [h.detach().requires_grad_() for h in sent]
-            functional.cross_entropy(sum(received), self.work.labels[rows]).backward()
+            first, second = received
+            loss = functional.cross_entropy(first + second, self.work.labels[rows])
+            loss.backward()
             for optimizer, h, r in zip(self.optimizers, sent, received, strict=True):
                 optimizer.zero_grad()
-                h.backward(r.grad)
+                h.backward(r.grad)  # type: ignore[no-untyped-call]
                 optimizer.step()
 
 
-def seconds(what: object, *arguments: object) -> float:
+@dataclass
+class Ratio:
+    """Epochs in this process against those of a bare loop.
+
+    Attributes
+    ----------
+    name : str
+        How the bare loop takes its rows.
+    rows : int
+        Of an epoch.
+    ratios : list of float
+        Seconds / seconds, one a repeat.
+    same : bool
+        Whether both end at the same weights, bit for bit.
+    """
+
+    name: str
+    rows: int
+    ratios: list[float]
+    same: bool
+
+    def __str__(self) -> str:
+        return (
+            f"epoch of {self.rows:,} rows, local / bare loop with {self.name}: median "
+            f"{median(self.ratios):.2f} ({min(self.ratios):.2f} to {max(self.ratios):.2f}), same "
+            f"weights bit for bit: {self.same}"
+        )
+
+
+def seconds(epoch: Callable[[], object]) -> float:
     started = time.perf_counter()
-    what(*arguments)  # type: ignore[operator]
+    epoch()
     return time.perf_counter() - started
 
 
-def local_against_bare(work: Work, repeats: int) -> float:
-    """Print the ratios of an epoch in this process to the bare loops'; return its seconds."""
+def local_against_bare(rows: int, repeats: int) -> tuple[list[Ratio], float]:
+    """Return the ratios of an epoch in this process to the bare loops', and a row's seconds."""
+    work = Work(rows)
     bares = {"x[rows]": Bare(work, select=False), "index_select": Bare(work, select=True)}
     grid = LocalGrid(work.app(), 2)
     active = work.active(grid)
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in bares}
     for number in range(1, repeats + 2):
-        ours.append(seconds(active.train_epoch, grid, number))
+        ours.append(seconds(partial(active.train_epoch, grid, number)))
         for name, bare in bares.items():
-            theirs[name].append(seconds(bare.epoch, number))
-    checkpoint = active.checkpoint(grid)
-    learned = [torch.from_numpy(array.numpy().copy()) for array in checkpoint.values()]
+            theirs[name].append(seconds(partial(bare.epoch, number)))
+    learned = [torch.from_numpy(a.numpy().copy()) for a in active.checkpoint(grid).values()]
+    results = []
     for name, bare in bares.items():
         weights = [p for bottom in bare.bottoms for p in bottom.parameters()]
         same = all(torch.equal(a, b) for a, b in zip(learned, weights, strict=True))
         ratios = [o / t for o, t in zip(ours[1:], theirs[name][1:], strict=True)]  # warm by then
-        print(f"epoch of {work.rows:,} rows, local / bare loop with {name}: ", end="")
-        print(f"median {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), ", end="")
-        print(f"same weights bit for bit: {same}")
-    return median(ours[1:])
+        results.append(Ratio(name, rows, ratios, same))
+    return results, median(ours[1:]) / rows
 
 
 def stock(batches: int) -> float:
@@ -134,9 +175,9 @@ def stock(batches: int) -> float:
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        wait_for_nodes(grid, 2, 60, "parties")
+        wait_for_nodes(grid.get_node_ids, 2, 60, "parties")
         active = work.active(grid)
-        taken.append(seconds(active.train_epoch, grid, 1) / (batches + 1))
+        taken.append(seconds(partial(active.train_epoch, grid, 1)) / (batches + 1))
 
     resources = {"num_cpus": 1, "num_gpus": 0.0}
     run_simulation(
@@ -153,8 +194,7 @@ import resource, torch
 from hydra import compose, initialize_config_dir
 from fl_backdoor.config import conf_directory, load
 from fl_backdoor.federation.engines import LocalGrid
-import fl_backdoor.schema
-from fl_backdoor.loop.vertical import evaluate
+from fl_backdoor.loop.epoch import answers
 from fl_backdoor.federation.vertical import VerticalFederation, make_party_app
 torch.set_num_threads(1)
 with initialize_config_dir(str(conf_directory()), version_base="1.3"):
@@ -165,9 +205,17 @@ grid = LocalGrid(make_party_app(config), 2)
 active = federation.active_party(federation.enrol(grid), clean=False)
 active.begin(grid)
 active.train_epoch(grid, 1)
-evaluate(active, grid, federation)
+answers(active, grid, federation)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
+
+
+def peak_memory() -> float:
+    """Return the GiB that an epoch of NUS-WIDE's shape and its measurements take at most."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True
+    )
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 def main() -> None:
@@ -178,16 +226,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     tenth = options.rows // 10 // BATCH * BATCH  # a power of two divides batches exactly alike
-    small = local_against_bare(Work(tenth), options.repeats) / tenth
-    whole = local_against_bare(Work(options.rows), options.repeats) / options.rows
+    few, small = local_against_bare(tenth, options.repeats)
+    many, whole = local_against_bare(options.rows, options.repeats)
+    print(*few, *many, sep="\n")
     print(f"a message with {options.rows:,} rows behind it / with {tenth:,}: {whole / small:.2f}")
     ratio = stock(options.stock_batches) / (whole * BATCH)
     print(f"a batch in Flower's stock simulation / local: {ratio:.0f}")
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True
-    )
-    peak = int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
-    print(f"NUS-WIDE's shape, 60,000 + 40,000 rows, an epoch: peak {peak / 2**30:.2f} GiB")
+    print(f"NUS-WIDE's shape, 60,000 + 40,000 rows, an epoch: peak {peak_memory():.2f} GiB")
 
 
 if __name__ == "__main__":

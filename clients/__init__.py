@@ -1,18 +1,35 @@
-"""Client side: honest and malicious Flower clients, and update attacks as Flower mods.
+"""Client side: honest and malicious Flower clients, attacks, and attacks as Flower mods.
 
 Each works alone in any Flower ``ClientApp``. This folder needs flwr, numpy and torch only,
-and can be copied into an existing Flower app as it is.
+and can be copied into an existing Flower app as it is, under any name.
 """
 
-from .attacks.backdoor import BackdoorClient
-from .attacks.label_flipping import LabelFlippingClient
+from .attacker import Attack, Goal, Seat, View
+from .attacks.backdoor import Backdoor, BackdoorClient
+from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
+from .attacks.model_replacement import ModelReplacement
+from .attacks.norm_projection import NormProjection
+from .collusion import Colluders
 from .honest import HonestClient
-from .updates import model_replacement_mod, norm_projection_mod
+from .malicious import MaliciousClient
+from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_mod
 
 __all__ = [
+    "Attack",
+    "Backdoor",
     "BackdoorClient",
+    "Colluders",
+    "Goal",
     "HonestClient",
+    "LabelFlipping",
     "LabelFlippingClient",
+    "MaliciousClient",
+    "ModelReplacement",
+    "NormProjection",
+    "Seat",
+    "View",
+    "attack_mod",
+    "malicious",
     "model_replacement_mod",
     "norm_projection_mod",
 ]

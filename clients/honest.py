@@ -1,26 +1,32 @@
-"""The client that trains as it is asked to; every attacker is one that lies in two places."""
+"""The client that trains as it is asked to."""
 
 import math
 import time
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .arrays import decode, encode, to_numpy
+from .training import Named, cross_entropy, descend, logits, round_seed
 
 
 class HonestClient:
     """Train the model that arrives on the client's own data, and send the result back.
 
-    The training of Cao et al. 2019, sections II.A (Eq. 2) and III.A. An attacker overrides
-    `poison_data`, which runs once before any training, or `poison_update`, which runs after
-    each round's training; the training itself is the same for all.
+    The training of Cao et al. 2019, sections II.A (Eq. 2) and III.A; an attacker's is
+    `MaliciousClient`. A message may hold a part of the model (LoRA's adapters): the answer
+    holds the same part, and what did not arrive must be frozen. bfloat16, which numpy does not
+    have, travels as float32. For batches of models with BatchNorm see `descend`.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Architecture; its parameters are replaced by those of each message.
+        Architecture; its parameters are replaced by those of each message. It returns logits
+        ``(n, C)``, a tuple that begins with them, or a mapping that has them as ``logits``.
     images : Tensor of shape (n, ...)
         Training inputs, D_k.
     labels : Tensor of shape (n,)
@@ -41,6 +47,10 @@ class HonestClient:
         lambda of the L2 regularization.
     device : str (default: "cpu")
         Torch device to train on.
+    metrics : mapping of str to str, optional
+        The names that the other clients of an app give to metrics, as in ``{"num-examples":
+        "num-examples", "train-loss": "train_loss"}``; those not named here are not sent.
+        None: all are sent under their own names.
 
     Examples
     --------
@@ -64,6 +74,7 @@ class HonestClient:
         decay: float = 0.098,
         weight_decay: float = 0.01,
         device: str = "cpu",
+        metrics: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
         self.partition = partition
@@ -73,74 +84,106 @@ class HonestClient:
         self.decay = decay
         self.weight_decay = weight_decay
         self.device = torch.device(device)
+        self.metrics = metrics
         self.model = model.to(self.device)
-        images, labels = self.poison_data(images, labels)
-        self.images = images.to(self.device)
+        self._state: Named = self.model.state_dict(keep_vars=True)
+        dtypes = (p.dtype for p in self.model.parameters() if p.is_floating_point())
+        dtype = next(dtypes, images.dtype) if images.is_floating_point() else images.dtype
+        self.images = images.to(self.device, dtype)
         self.labels = labels.to(self.device)
-
-    def poison_data(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the data to train on: honest clients keep theirs."""
-        return images, labels
-
-    def poison_update(self, received: ArrayRecord, trained: ArrayRecord) -> ArrayRecord:  # noqa: ARG002
-        """Return the model to send: honest clients send what they trained."""
-        return trained
 
     def train(self, message: Message, context: Context) -> Message:  # noqa: ARG002
         """Answer a train message with the trained model and ``num-examples``.
 
         Metrics: ``train-loss``, the mean over the last epoch's batches, and
         ``train-seconds``.
+
+        Raises
+        ------
+        ValueError
+            If the message has no model or no round, or its model is not this one.
         """
         started = time.perf_counter()
-        received = _received(message)
-        server_round = _server_round(message)
-        self.model.load_state_dict(received.to_torch_state_dict())
-        loss = self.fit(server_round)
-        arrays = self.poison_update(received, ArrayRecord(self.model.state_dict()))
-        metrics = MetricRecord(
+        received = first_arrays(message)
+        number = server_round(message)
+        self.load(received)
+        loss = self.fit(number)
+        content = RecordDict({"arrays": self.answer(received)})
+        content["metrics"] = self._named(
             {
                 "num-examples": len(self.labels),
                 "train-loss": loss,
                 "train-seconds": time.perf_counter() - started,
             }
         )
-        return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
+        return Message(content, reply_to=message)
+
+    def load(self, received: ArrayRecord) -> Named:
+        """Take over the weights that arrived, and return them by name.
+
+        Raises
+        ------
+        ValueError
+            If there are others than the model has, or some that train did not arrive.
+        """
+        if not received.keys() <= self._state.keys():
+            name = next(name for name in received if name not in self._state)
+            raise ValueError(f"the message has an array {name!r}, which the model does not have")
+        if missing := self._moving() - received.keys() if len(received) < len(self._state) else ():
+            raise ValueError(
+                f"the message has no array {min(missing)!r}, which training changes: allowed is to "
+                "send it or to freeze it (requires_grad=False)"
+            )
+        tensors = {}
+        with torch.no_grad():
+            for name, array in received.items():
+                # Torch warns of arrays that cannot be written to.
+                tensor = tensors[name] = torch.from_numpy(decode(array).copy())
+                own = self._state[name]
+                if own.shape != tensor.shape:
+                    raise ValueError(
+                        f"the message's {name!r} has shape {tuple(tensor.shape)}, the model's "
+                        f"{tuple(own.shape)}"
+                    )
+                own.copy_(tensor)
+        return tensors
 
     def fit(self, server_round: int) -> float:
         """Run the local epochs of one round (counted from 1) and return the mean loss."""
         if not len(self.labels):
             return 0.0  # torch would take a step along a gradient of NaN
-        learning_rate = self.learning_rate * math.exp(-self.decay * (server_round - 1))
-        optimizer = torch.optim.SGD(
-            self.model.parameters(), lr=learning_rate, weight_decay=self.weight_decay
+        return descend(
+            self.model,
+            self.images,
+            self.labels,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            learning_rate=self.learning_rate * math.exp(-self.decay * (server_round - 1)),
+            weight_decay=self.weight_decay,
+            seed=self.round_seed(server_round),
+            **self.hooks(),
         )
-        self.model.train()
-        losses: list[Tensor] = []
-        # A fork keeps dropout and shuffling repeatable and everybody else's generator alone.
-        with torch.random.fork_rng(devices=[d for d in [self.device] if d.type == "cuda"]):
-            torch.manual_seed(self.round_seed(server_round))
-            for _ in range(self.epochs):
-                losses.clear()
-                order = torch.randperm(len(self.labels))
-                for batch in torch.split(order.to(self.device), self.batch_size):
-                    output = self.model(self.images[batch])
-                    loss = _cross_entropy(output, self.labels[batch])
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    losses.append(loss.detach())
-        return float(torch.stack(losses).mean()) if losses else 0.0
+
+    def hooks(self) -> dict[str, Any]:
+        """Return the functions that `descend` calls: an honest client has none of its own."""
+        return {}
+
+    def answer(self, received: ArrayRecord) -> ArrayRecord:
+        """Return the model to send: as trained, with the names that arrived."""
+        record = ArrayRecord()
+        for name in received:
+            record[name] = encode(to_numpy(self._state[name]))
+        return record
 
     def evaluate(self, message: Message, context: Context) -> Message:  # noqa: ARG002
         """Answer an evaluate message with loss and accuracy on the data trained on."""
-        self.model.load_state_dict(_received(message).to_torch_state_dict())
+        self.load(first_arrays(message))
         self.model.eval()
         with torch.inference_mode():
-            output = self.model(self.images)
-            loss = _cross_entropy(output, self.labels)
+            output = logits(self.model(self.images))
+            loss = cross_entropy(output, self.labels)
             accuracy = (output.argmax(dim=1) == self.labels).float().mean()
-        metrics = MetricRecord(
+        metrics = self._named(
             {
                 "num-examples": len(self.labels),
                 "loss": float(loss),
@@ -151,26 +194,32 @@ class HonestClient:
 
     def round_seed(self, server_round: int) -> int:
         """Derive the seed of a round; round 0 is the preparation of the data."""
-        sequence = np.random.SeedSequence([self.seed, self.partition, server_round])
-        return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+        return round_seed(self.seed, self.partition, server_round)
+
+    def _moving(self) -> set[str]:
+        """Name what training changes: parameters that are not frozen, and BatchNorm's buffers."""
+        moving = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        for prefix, module in self.model.named_modules():
+            if isinstance(module, _BatchNorm):
+                moving |= {f"{prefix}.{name}".lstrip(".") for name, _ in module.named_buffers()}
+        return moving & self._state.keys()
+
+    def _named(self, metrics: dict[str, Any]) -> MetricRecord:
+        if self.metrics is None:
+            return MetricRecord(metrics)
+        return MetricRecord({self.metrics[k]: v for k, v in metrics.items() if k in self.metrics})
 
 
-def _cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
-    try:
-        return functional.cross_entropy(output, labels)
-    except IndexError:  # without torch's text: it quotes the label, and travels to the server
-        raise ValueError("a label is none of the model's classes") from None
-
-
-def _received(message: Message) -> ArrayRecord:
+def first_arrays(message: Message) -> ArrayRecord:
+    """Return the model in a message."""
     for arrays in message.content.array_records.values():
         return arrays
     raise ValueError("the message has no ArrayRecord with a model")
 
 
-def _server_round(message: Message) -> int:
+def server_round(message: Message) -> int:
     """Read the round that Flower's strategies put into every train message."""
     for config in message.content.config_records.values():
-        if isinstance(server_round := config.get("server-round"), int):
-            return server_round
+        if isinstance(number := config.get("server-round"), int):
+            return number
     raise ValueError("the train message has no 'server-round' in its ConfigRecord")

@@ -1,95 +1,100 @@
-"""What an attacker does to its update: as functions, and as mods for anybody's ClientApp.
+"""What an attacker sends: the model received plus a crafted update.
 
-An update is the trained model minus the model received. Integer arrays (counters) stay as
-they are.
+An update is the trained model minus the model received, in float64, of parameters only.
+Integer arrays (counters) and BatchNorm's running mean and variance are sent as trained: a
+scaled variance can fall below 0, and statistics are most of such an update's norm.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message
-from flwr.clientapp.typing import ClientAppCallable, Mod
+from flwr.app import ArrayRecord
+from numpy.typing import NDArray
+
+from .arrays import decoded, encode
+from .attacker import Attack, Seat, Update
+
+STATISTICS = ("running_mean", "running_var")
+"""Ends of the names that PyTorch gives to BatchNorm's statistics."""
 
 
-def scale_update(received: ArrayRecord, trained: ArrayRecord, factor: float) -> ArrayRecord:
-    """Model replacement: return ``G + factor * (L - G)``.
+def is_statistic(name: str, spared: Collection[str] = ()) -> bool:
+    """Tell whether an array is a statistic, by its name or because it is to be spared."""
+    return name in spared or name.endswith(STATISTICS)
 
-    Bagdasaryan et al. 2020, "How To Backdoor Federated Learning", section 4.2, Eq. 3: with
-    ``factor = N / P`` the average of N clients, P of them attackers, becomes the attackers'
-    model once the others have converged.
+
+def centers(
+    received: Mapping[str, NDArray[Any]],
+    trained: Mapping[str, NDArray[Any]],
+    spared: Collection[str] = (),
+) -> Update:
+    """Return what each parameter in ``trained`` was when received, in float64.
+
+    Arrays are matched by name; if no name occurs in both, by position, where the number of
+    arrays and their shapes agree. Those without a match are left out.
 
     Parameters
     ----------
-    received, trained : ArrayRecord
-        G, the global model, and L, the attacker's own.
-    factor : float
-        gamma, the scaling of the update.
+    received, trained : mapping of str to array
+        Two models, or parts of one; dtypes may differ.
+    spared : collection of str
+        Names of arrays that are no parameters, for models whose statistics have names that
+        PyTorch does not use.
     """
-    arrays = ArrayRecord()
-    for name, array in trained.items():
-        local = array.numpy()
-        if np.issubdtype(local.dtype, np.floating):
-            center = received[name].numpy().astype(np.float64)
-            local = (center + factor * (local - center)).astype(local.dtype)
-        arrays[name] = Array(np.asarray(local))
-    return arrays
+    names = {name: name for name in trained if name in received}
+    if not names and [a.shape for a in trained.values()] == [a.shape for a in received.values()]:
+        names = dict(zip(trained, received, strict=True))
+    return {
+        name: received[origin].astype(np.float64)
+        for name, origin in names.items()
+        if not is_statistic(name, spared)
+        and not is_statistic(origin, spared)
+        and trained[name].shape == received[origin].shape
+        and np.issubdtype(trained[name].dtype, np.floating)
+        and np.issubdtype(received[origin].dtype, np.floating)
+    }
 
 
-def project_update(received: ArrayRecord, trained: ArrayRecord, max_norm: float) -> ArrayRecord:
-    """Project the update on the Euclidean ball of radius ``max_norm`` around ``received``.
+def crafted(
+    attack: Attack,
+    seat: Seat,
+    received: ArrayRecord,
+    trained: ArrayRecord,
+    spared: Collection[str] = (),
+) -> ArrayRecord | None:
+    """Return the model that an attack sends instead of the one trained.
 
-    Sun et al. 2019, "Can You Really Backdoor Federated Learning?": what an
-    attacker does that knows of, or expects, norm clipping.
+    Each attack of a nest crafts the update that would be sent without it, so in the model's
+    dtype. An array that it returns as it was is sent to the bit as trained.
+
+    Returns
+    -------
+    ArrayRecord or None
+        None if nothing in ``trained`` is a parameter that was received.
     """
-    squares = [
-        float(np.sum((array.numpy().astype(np.float64) - received[name].numpy()) ** 2))
-        for name, array in trained.items()
-        if np.issubdtype(np.dtype(array.dtype), np.floating)
-    ]
-    norm = float(np.sqrt(sum(squares)))
-    return trained if norm <= max_norm else scale_update(received, trained, max_norm / norm)
+    hooks = attack.hooks("craft")
+    if not hooks:
+        return trained
+    arrays = decoded(trained)
+    start = centers(decoded(received), arrays, spared)
+    if not start:
+        return None
+    changed = set()
+    for craft in hooks:
+        update = {name: np.asarray(arrays[name] - center) for name, center in start.items()}
+        for array in update.values():
+            array.flags.writeable = False  # in place it would pass for unchanged
+        for name, array in craft(update, seat).items():
+            if array is not update[name]:
+                arrays[name] = (start[name] + array).astype(arrays[name].dtype)
+                changed.add(name)
+    sent = ArrayRecord(dict(trained))
+    for name in changed:
+        sent[name] = encode(arrays[name])
+    return sent
 
 
-def model_replacement_mod(factor: float) -> Mod:
-    """Return a Flower mod that applies `scale_update` to every train reply.
-
-    Examples
-    --------
-    ::
-
-        app = ClientApp(mods=[model_replacement_mod(factor=10)])
-    """
-    return _mod(partial(scale_update, factor=factor))
-
-
-def norm_projection_mod(max_norm: float) -> Mod:
-    """Return a Flower mod that applies `project_update` to every train reply.
-
-    The first mod of a list is the outermost, so an attacker that scales and then projects
-    lists the projection first: ``[norm_projection_mod(1), model_replacement_mod(10)]``.
-
-    Raises
-    ------
-    ValueError
-        If the radius is not a positive number.
-    """
-    if not max_norm > 0:
-        raise ValueError(f"max_norm = {max_norm} must be a positive number")
-    return _mod(partial(project_update, max_norm=max_norm))
-
-
-def _mod(attack: Callable[[ArrayRecord, ArrayRecord], ArrayRecord]) -> Mod:
-    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        # The app below may change the records of the message in place.
-        received = {n: ArrayRecord(dict(r)) for n, r in message.content.array_records.items()}
-        reply = call_next(message, context)
-        if reply.has_content() and reply.metadata.message_type.startswith("train"):
-            for name, trained in list(reply.content.array_records.items()):
-                # A reply may name its record otherwise than the message that it answers.
-                start = received.get(name) or next(iter(received.values()), None)
-                if start is not None and start.keys() == trained.keys():
-                    reply.content[name] = attack(start, trained)
-        return reply
-
-    return mod
+def norm(update: Update) -> float:
+    """Return the Euclidean norm of an update."""
+    return float(np.sqrt(sum(float(np.sum(array**2)) for array in update.values())))

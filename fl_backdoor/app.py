@@ -19,13 +19,13 @@ from hydra.errors import HydraException
 from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .config import CommonConfig, Config, check_groups, conf_directory, load, one_line, short
+from .config import check_groups, conf_directory, load, one_line, short
 from .errors import UserError
 from .federation.engines import error_reply
 from .federation.grids import PromptGrid
 from .federation.horizontal import make_client_app
 from .federation.vertical import make_party_app
-from .schema import VerticalConfig
+from .schema import CommonConfig, Config, VerticalConfig
 
 
 class ExperimentApp(ClientApp):
@@ -53,10 +53,9 @@ def serve(grid: Grid, context: Context) -> None:
         On bad input; it fails the run.
     """
     # Drawing and measuring, which clients need not wait for.
-    from .loop.display import Display, Screen
-    from .loop.run import run
-    from .loop.vertical import run as run_vertical
-    from .loop.vertical_display import VerticalDisplay
+    from .loop.display import Display
+    from .loop.loop import run
+    from .screen import Screen
 
     logging.getLogger("flwr").addFilter(_in_one_line)
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
@@ -66,10 +65,7 @@ def serve(grid: Grid, context: Context) -> None:
         config = compose_config(*_named(context.run_config))
         path = run_directory(str(context.run_config["output"]), config.name)
         config.engine.kind = "flower"  # this federation, whatever the configuration has
-        if isinstance(config, VerticalConfig):
-            run_vertical(config, path, VerticalDisplay(console), grid)
-        elif isinstance(config, Config):
-            run(config, path, Display(console), grid)
+        run(config, path, Display(console), grid)
     except OSError as error:
         raise UserError(one_line(error)) from error
 

@@ -25,12 +25,11 @@ from strategies.checks import line as short_line
 
 from .config import fail
 from .errors import UserError
-from .loop.display import WIDE, Screen, counted, new_axes, save_figure
+from .measure.figures import new_axes, save_figure
+from .measure.measures import Measure, compared, drawn
 from .measure.runs import (
-    DRAWN,
     EARLY,
     EPOCHS,
-    MEASURES,
     PROTOCOL,
     collect,
     distinct,
@@ -38,6 +37,7 @@ from .measure.runs import (
     read_epochs,
     result_keys,
 )
+from .screen import WIDE, Screen, counted
 
 NOTHING = "-"
 
@@ -79,7 +79,7 @@ def varying(runs: pd.DataFrame) -> list[str]:
 def grouped(runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean, standard deviation over seeds, and number of seeds of each setting."""
     keys = varying(runs)
-    measures = runs[list(MEASURES)].astype(float)
+    measures = runs[[measure.name for measure in compared()]].astype(float)
     groups = pd.concat([runs[keys].fillna(NOTHING), measures], axis=1).groupby(keys, sort=False)
     result = groups.agg(["mean", "std"])
     early = runs[EARLY].groupby([runs[key].fillna(NOTHING) for key in keys], sort=False).sum()
@@ -90,11 +90,11 @@ def grouped(runs: pd.DataFrame) -> pd.DataFrame:
 
 def tables(groups: pd.DataFrame, console: Console) -> list[Table]:
     """Write the comparison as one table, or in parts that a narrow console has place for."""
-    measures = [key for key in MEASURES if groups[(key, "mean")].notna().any()]
+    measures = [x for x in compared() if groups[(x.name, "mean")].notna().any()]
     whole = table(groups, measures)
     if _fits(whole, console):
         return [whole]
-    parts: list[list[str]] = [[]]
+    parts: list[list[Measure]] = [[]]
     for measure in measures:
         longer = [*parts[-1], measure]
         if parts[-1] and not _fits(table(groups, longer, narrow=True), console):
@@ -104,7 +104,7 @@ def tables(groups: pd.DataFrame, console: Console) -> list[Table]:
     return [table(groups, part, narrow=True) for part in parts]
 
 
-def table(groups: pd.DataFrame, measures: list[str], *, narrow: bool = False) -> Table:
+def table(groups: pd.DataFrame, measures: list[Measure], *, narrow: bool = False) -> Table:
     """Write some measures of the comparison as a table.
 
     With ``narrow`` words stand below each other, and the spread below its mean.
@@ -122,14 +122,16 @@ def table(groups: pd.DataFrame, measures: list[str], *, narrow: bool = False) ->
         out.add_column(stacked(_name(str(key))), overflow="fold")
     out.add_column("seeds", justify="right", overflow="fold")
     gap = "\n" if narrow else " "
-    for key in measures:
-        title = f"{MEASURES[key]} %".replace(" ", gap)
+    for measure in measures:
+        title = f"{measure.short} {measure.unit}".strip().replace(" ", gap)
         out.add_column(title, justify="right", overflow="fold")
     for index, row in groups.iterrows():
         keys = index if isinstance(index, tuple) else (index,)
         done, early = (int(row[(count, "")]) for count in ("seeds", EARLY))
         cells = [f"{done} of {done + early}" if early else str(done)]
-        cells += [_spread(row[(key, "mean")], row[(key, "std")], gap) for key in measures]
+        for measure in measures:
+            mean, std = (measure.scale * row[(measure.name, how)] for how in ("mean", "std"))
+            cells.append(_spread(mean, std, gap))
         out.add_row(*(stacked(str(value)) for value in keys), *cells)
     return out
 
@@ -161,7 +163,8 @@ def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
     keys = varying(runs)
     settings = runs[keys].fillna(NOTHING).drop_duplicates()
     order = sorted(range(len(settings)), key=lambda i: _numerically(tuple(settings.iloc[i])))
-    figure, panels = new_axes(4.2 * len(DRAWN), 3.8, columns=len(DRAWN))
+    measures = drawn("epoch")
+    figure, panels = new_axes(4.2 * len(measures), 3.8, columns=len(measures))
     lines = []
     for number in order:
         setting = settings.iloc[number]
@@ -176,13 +179,13 @@ def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
             continue
         epochs = pd.DataFrame(rows).groupby("epoch")
         mean, low, high = 100 * epochs.mean(), 100 * epochs.min(), 100 * epochs.max()
-        for axes, key in zip(panels, DRAWN, strict=True):
+        for axes, key in zip(panels, [x.name for x in measures], strict=True):
             (line,) = axes.plot(mean.index, mean[key], ".-", markersize=4)
             color = line.get_color()
             axes.fill_between(mean.index, low[key], high[key], color=color, alpha=0.12, lw=0)
         lines.append((_label(tuple(setting)), line))
-    for axes, key in zip(panels, DRAWN, strict=True):
-        axes.set(xlabel="epoch", ylabel="%", ylim=(-3, 103), title=MEASURES[key])
+    for axes, measure in zip(panels, measures, strict=True):
+        axes.set(xlabel="epoch", ylabel="%", ylim=(-3, 103), title=measure.short)
         axes.grid(alpha=0.3)
     _add_legend(figure, lines, f"{_label(map(_name, keys))}\n(band: range of seeds)")
     _save(figure, path)
@@ -292,7 +295,7 @@ def _stacked(words: str) -> str:
 def _spread(mean: float, std: float, gap: str) -> str:
     if pd.isna(mean):
         return "-"
-    return f"{100 * mean:.2f}" + ("" if pd.isna(std) else f"{gap}± {100 * std:.2f}")
+    return f"{mean:.2f}" + ("" if pd.isna(std) else f"{gap}± {std:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,19 @@
-"""The configuration: its schema, its checks, and the one error that bad input becomes."""
+"""The configuration: how it is loaded and built from, and the one error that bad input becomes."""
 
 import hashlib
 import json
 import sys
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from .errors import UserError
-
-MAX_SEED = 2**63 - 1
-"""The largest that torch takes."""
-
-MAX_BATCH = 10**9
-"""More rows than any data set: a larger number is a slip, and too large for torch."""
+from .schema import CommonConfig, check_bounds
 
 LONGEST = 200
 """Bytes of a folder's name, of which file systems allow 255."""
@@ -36,120 +30,6 @@ def short(name: str) -> str:
 
 OmegaConf.register_new_resolver("short", short, replace=True)
 
-
-@dataclass
-class DatasetConfig:
-    """See ``conf/dataset/mnist.yaml``."""
-
-    source: str = MISSING
-    root: str | None = MISSING
-    digits: list[int] = MISSING
-    partition: str = MISSING
-    samples_per_class: int = MISSING
-    samples_per_partition: int | None = MISSING
-    alpha: float = MISSING
-    test_samples_per_class: int = MISSING
-
-
-@dataclass
-class TrainingConfig:
-    """Arguments of `clients.HonestClient`, the same for every participant."""
-
-    batch_size: int = MISSING
-    epochs: int = MISSING
-    learning_rate: float = MISSING
-    decay: float = MISSING
-    weight_decay: float = MISSING
-    device: str = MISSING
-
-
-@dataclass
-class EngineConfig:
-    """See ``conf/engine/ray.yaml``."""
-
-    kind: str = MISSING
-    num_workers: int | None = MISSING
-    cpus_per_client: float = MISSING
-    gpus_per_client: float = MISSING
-    address: str | None = MISSING
-
-
-@dataclass
-class CommonConfig:
-    """The keys that every protocol has."""
-
-    name: str = MISSING
-    seed: int = MISSING
-    round_timeout: float = MISSING
-    floor: bool = MISSING
-    resume: bool = MISSING
-    engine: EngineConfig = field(default_factory=EngineConfig)
-
-    def check(self) -> None:
-        """Refuse values that are out of range.
-
-        Raises
-        ------
-        UserError
-            Naming the first key at fault.
-        """
-        engine = self.engine
-        check_least(
-            ("seed", self.seed, 0),
-            ("engine.num_workers", engine.num_workers, 1),
-            ("engine.gpus_per_client", engine.gpus_per_client, 0),
-        )
-        check_most(("seed", self.seed, MAX_SEED))
-        for key, number in [
-            ("round_timeout", self.round_timeout),
-            ("engine.cpus_per_client", engine.cpus_per_client),
-        ]:
-            if not 0 < number < float("inf"):
-                raise UserError(f"{key}={number}: allowed is more than 0")
-        if engine.kind == "local" and (engine.num_workers not in (None, 1) or engine.address):
-            raise UserError(
-                f"engine.num_workers={engine.num_workers}, engine.address={engine.address}: "
-                "allowed with engine=local are 1 and null"
-            )
-        if engine.kind not in ("ray", "local"):
-            raise UserError(f"engine.kind={engine.kind}: allowed are ray, local")
-
-
-@dataclass
-class Config(CommonConfig):
-    """Horizontal; ``strategy``, ``attack`` and ``model`` are built from their ``_target_``."""
-
-    num_clients: int = MISSING
-    num_rounds: int = MISSING
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    strategy: Any = MISSING
-    attack: Any = MISSING
-    model: Any = MISSING
-
-    def check(self) -> None:
-        """Refuse values that are out of range."""
-        super().check()
-        training, digits = self.training, self.dataset.digits
-        check_least(
-            ("num_clients", self.num_clients, 1),
-            ("num_rounds", self.num_rounds, 1),
-            ("training.batch_size", training.batch_size, 1),
-            ("training.epochs", training.epochs, 1),
-            ("training.learning_rate", training.learning_rate, 0),
-            ("training.decay", training.decay, 0),
-            ("training.weight_decay", training.weight_decay, 0),
-            ("dataset.test_samples_per_class", self.dataset.test_samples_per_class, 1),
-        )
-        check_most(("training.batch_size", training.batch_size, MAX_BATCH))
-        different = set(digits)
-        if len(different) < 2 or len(different) < len(digits) or not different <= set(range(10)):
-            raise UserError(
-                f"dataset.digits={digits}: allowed are two or more different digits 0 to 9"
-            )
-
-
-ConfigStore.instance().store(name="horizontal_schema", node=Config)
 
 SomeConfig = TypeVar("SomeConfig", bound=CommonConfig)
 
@@ -193,6 +73,7 @@ def load(config: DictConfig) -> CommonConfig:
     except OmegaConfBaseException as error:
         raise UserError(one_line(error)) from error
     assert isinstance(loaded, CommonConfig)
+    check_bounds(loaded)
     loaded.check()
     return loaded
 
@@ -226,32 +107,6 @@ def _check_keys(prefix: str, given: DictConfig, schema: Any) -> None:
             raise UserError(f"{prefix}{key}: not given, and has no default")
         if is_dataclass(kind):
             _check_keys(f"{prefix}{key}.", given[key], kind)
-
-
-def check_least(*bounds: tuple[str, float | None, float]) -> None:
-    """Refuse numbers, given as (key, number or None, least), that are below their least.
-
-    Raises
-    ------
-    UserError
-        Naming the first.
-    """
-    for key, number, least in bounds:
-        if number is not None and not least <= number < float("inf"):
-            raise UserError(f"{key}={number}: allowed is {least} or more")
-
-
-def check_most(*bounds: tuple[str, int, int]) -> None:
-    """Refuse numbers, given as (key, number, most), that are above their most.
-
-    Raises
-    ------
-    UserError
-        Naming the first.
-    """
-    for key, number, most in bounds:
-        if number > most:
-            raise UserError(f"{key}={number}: allowed is {most} or less")
 
 
 def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> Any:

@@ -9,23 +9,20 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from string import Template
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from .config import Config, check_groups, conf_directory, fail, load, one_line
+from .config import check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
-from .loop.directory import COMMAND, CONFIG, ERROR, TWIN, write
-from .loop.display import Display, Screen, show_warnings
-from .loop.run import run
-from .loop.vertical import run as run_vertical
-from .loop.vertical_display import VerticalDisplay
-from .schema import VerticalConfig
+from .files import COMMAND, CONFIG, ERROR, TWIN, write
+from .schema import CommonConfig
+from .screen import Screen, show_warnings
 from .sweep import Sweep
 
 
@@ -34,17 +31,13 @@ def simulate(config: DictConfig) -> None:
     """Run the experiment that Hydra composed."""
     console = Screen()
     show_warnings(console)
-    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     settings = HydraConfig.get()
     sweep, path = settings.mode == RunMode.MULTIRUN, Path(settings.runtime.output_dir)
     prefix = f"[{settings.job.num}] " if sweep else ""
     try:
         loaded = load(config)
         _keep_command(path)
-        if isinstance(loaded, VerticalConfig):
-            run_vertical(loaded, path, VerticalDisplay(console, prefix))
-        elif isinstance(loaded, Config):
-            run(loaded, path, Display(console, prefix))
+        _run(loaded, path, console, prefix)
     except KeyboardInterrupt:  # Hydra forgets its settings on the way out
         if sweep or not (path / CONFIG).exists():
             raise
@@ -63,6 +56,17 @@ def simulate(config: DictConfig) -> None:
             (path / ERROR).write_text(one_line(error) + "\n")
 
 
+def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> None:
+    # Seconds of imports, which neither --help nor a slip in the command should wait for.
+    import torch
+
+    from .loop.display import Display
+    from .loop.loop import run
+
+    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+    run(config, path, Display(console, prefix))
+
+
 def main() -> None:
     """Run from the command line; bad input is one line on stderr and exit status 2."""
     # Let errors of the configuration come out of Hydra, instead of a page from it.
@@ -72,7 +76,11 @@ def main() -> None:
     try:
         sys.argv[1:] = _resumed(arguments)
         check_groups(sys.argv[1:])
-        simulate()
+        flags = [part for part in sys.argv[1:] if part.startswith("-")]
+        if flags in (["--help"], ["-h"]):
+            print(_help([part for part in sys.argv[1:] if part not in flags]))
+        else:
+            simulate()
     except BrokenPipeError:  # --help | head
         Screen().on_broken_pipe()
         raise SystemExit(1) from None
@@ -89,6 +97,22 @@ def main() -> None:
         # Flower's server thread still waits for replies: nothing is left to save.
         sys.stderr.flush()
         os._exit(130)
+
+
+def _help(overrides: list[str]) -> str:
+    """Return what Hydra's --help prints, which it takes seconds to find the groups for."""
+    folder = conf_directory()
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(folder)):
+        config = hydra.compose("config", overrides, return_hydra_config=True)
+    template = Template(config.hydra.help.template)
+    with open_dict(config):
+        del config["hydra"]
+    groups = [
+        f"{group.name}: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}\n"
+        for group in sorted(folder.iterdir())
+        if group.is_dir()
+    ]
+    return template.substitute(APP_CONFIG_GROUPS="".join(groups), CONFIG=OmegaConf.to_yaml(config))
 
 
 def _keep_command(path: Path) -> None:

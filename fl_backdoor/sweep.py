@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from .compare import show
 from .errors import UserError
-from .loop.directory import CONFIG, ERROR, SUMMARY
-from .loop.display import Screen, counted
+from .files import CONFIG, ERROR, SUMMARY
+from .screen import Screen, counted
 
 
 class Sweep(Callback):
@@ -35,6 +34,8 @@ class Sweep(Callback):
         failed = False
         ends = (path.with_name(end) for path in folder.rglob(CONFIG) for end in (SUMMARY, ERROR))
         if any(end.exists() for end in ends):
+            from .compare import show  # which needs what --help does not
+
             try:
                 show([folder], Screen())
             except (UserError, OSError) as error:

@@ -288,9 +288,9 @@ class Robust(StandIn):
             run_model=self.run_model,
             root_update=self.root_update,
         )
-        if "parameters" in self.all_needs() and not round.layout.shapes:
+        if "parameters" in self.all_needs() and not round.layout.parameter_names:
             raise ValueError(
-                f"{type(self).__name__} cannot act on a model without floating-point arrays"
+                f"{type(self).__name__} cannot act on a model without floating-point parameters"
             )
         return round
 

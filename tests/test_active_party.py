@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clients.vertical import GradientReplacementParty, PassiveParty, party_app
+from clients.vertical import GradientReplacement, PassiveParty, party_app
 from fl_backdoor.federation.engines import LocalGrid
 from strategies.vertical import (
     ActiveParty,
@@ -61,8 +61,8 @@ def parties(rows: int, *, restless: bool = False, **options: Any) -> list[Passiv
         data = features(number, rows), drawn(6, width, seed=50 + number)
         if number and restless:
             targets = {"target_rows": torch.tensor([1]), "poisoned_rows": torch.tensor([0, 4])}
-            options |= targets | {"blur_variance": 0.1}
-            members.append(GradientReplacementParty(model, *data, party=number, **options))
+            attack = GradientReplacement(blur_variance=0.1, **targets)
+            members.append(PassiveParty(model, *data, party=number, attack=attack, **options))
         else:
             own = options | ({"stamp": stamp} if number else {})
             members.append(PassiveParty(model, *data, party=number, **own))
@@ -479,7 +479,7 @@ def test_begin_lets_everybody_start_anew() -> None:
 def test_reports_are_read_as_far_as_they_are_finite_numbers() -> None:
     odd = {"good": 1.5, "nan": float("nan"), "inf": float("inf"), "list": [1.0], "whole": 10**30}
     members = parties(11)
-    members[1].report = lambda: odd  # type: ignore[method-assign,assignment]
+    members[1].attack.report = lambda: odd  # type: ignore[method-assign,assignment]
     grid = Wire(members)
     enrolled = [Party(1, CLASSES), Party(2, CLASSES)]
     active = ActiveParty(top("sum"), labels_of(11), parties=enrolled)

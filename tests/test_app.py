@@ -15,14 +15,14 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.cli.build import build_fab_from_disk
 from flwr.supercore.object_ref import validate
 
-from clients import HonestClient, LabelFlippingClient
+from clients import HonestClient, MaliciousClient
 from fl_backdoor import __version__, app
-from fl_backdoor.config import Config
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation import horizontal as module
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.federation.horizontal import ATTACKERS, Federation, make_client_app
 from fl_backdoor.federation.roll import Roll
+from fl_backdoor.schema import Config
 
 from . import test_experiment as horizontal
 from . import test_vertical_experiment as vertical
@@ -158,7 +158,7 @@ def test_nodes_decide_who_attacks(tmp_path: Path) -> None:
     federation = Federation(config)
     federation.enlist((1, 2, 7))
     clients = [federation.client(number) for number in range(10)]
-    assert [type(clients[n]) for n in (0, 7)] == [HonestClient, LabelFlippingClient]
+    assert [type(clients[n]) for n in (0, 7)] == [HonestClient, MaliciousClient]
     assert sum(len(client.images) for client in clients) == 10 * 40 + 30
 
 

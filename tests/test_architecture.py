@@ -33,13 +33,17 @@ def imports(tree: ast.AST) -> tuple[set[str], set[int]]:
     return names, levels
 
 
+def copied(folder, target):
+    shutil.copytree(ROOT / folder, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 @pytest.mark.parametrize("path", sorted(MODULES), ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_import_only_what_their_package_promises(path):
     tree = ast.parse(path.read_text())
     names, levels = imports(tree)
     package = path.parent.relative_to(ROOT).parts
-    vertical = [".".join(package[:2])] if package[1:2] == ("vertical",) else []
-    assert names - sys.stdlib_module_names <= ALLOWED[[package[0], *vertical][-1]]
+    allowed = ALLOWED.get(".".join(package[:2]), ALLOWED[package[0]])
+    assert names - sys.stdlib_module_names <= allowed
     assert levels <= set(range(1, len(package) + 1))  # never beyond the folder that is copied
     assert ast.get_docstring(tree)
     hidden = {"__import__", "importlib", "exec", "eval"}
@@ -49,7 +53,7 @@ def test_modules_import_only_what_their_package_promises(path):
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_copied_folder_works_alone(folder, tmp_path, isolated):
     """Including its subpackage, which alone of the strategies may need torch."""
-    shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    copied(folder, tmp_path / folder)
     missing = {"fl_backdoor", *FOLDERS} - {folder}
     kept_back = {"torch"} - ALLOWED[folder]
     code = f"""
@@ -63,6 +67,70 @@ for package in {[package for package in ALLOWED if package.startswith(folder)]}:
     assert all(hasattr(module, name) for name in module.__all__)
     for name in {sorted(kept_back)}:
         sys.modules.pop(name, None)
+"""
+    isolated(code)
+
+
+def test_copied_under_other_names_they_work_beside_an_apps_own(tmp_path, isolated):
+    """One training of a copied client under a copied strategy, in an app with such folders."""
+    for folder in FOLDERS:
+        copied(folder, tmp_path / "app" / f"my_{folder}")
+        (tmp_path / "app" / f"{folder}.py").write_text("mine = True\n")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path / "app")!r})
+sys.modules["fl_backdoor"] = None
+import clients, strategies
+assert clients.mine and strategies.mine
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
+from my_app.clients import Colluders, HonestClient, LabelFlippingClient, model_replacement_mod
+from my_app.strategies import Sniper
+
+TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+model, inputs, labels = torch.nn.Linear(4, 3), torch.randn(30, 4), torch.arange(30) % 3
+apps = [ClientApp(), ClientApp(), ClientApp(mods=[model_replacement_mod(2)])]
+apps[0].train()(HonestClient(model, inputs, labels).train)
+apps[1].train()(HonestClient(model, inputs, labels, partition=1).train)
+attacker = LabelFlippingClient(model, inputs, labels, source=1, target=2, poisoned_samples=5)
+apps[2].train()(attacker.train)
+start = ArrayRecord(model.state_dict())
+
+class Grid:
+    def get_node_ids(self):
+        return range(1, 4)
+
+    def send_and_receive(self, messages, timeout=None):
+        for number, message in enumerate(messages):
+            message.metadata.__dict__["_message_id"] = str(number)
+            node = message.metadata.dst_node_id
+            yield apps[node - 1](message, Context(1, node, {{}}, RecordDict(), {{}}))
+
+result = Sniper(fraction_evaluate=0.0).start(grid=Grid(), initial_arrays=start, num_rounds=1)
+assert result.arrays != start
+assert not any(name.startswith(("clients.", "strategies.")) for name in sys.modules)
+"""
+    package = tmp_path / "app" / "my_app"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    for folder in FOLDERS:
+        (tmp_path / "app" / f"my_{folder}").rename(package / folder)
+    isolated(code)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_copy_has_any_name(folder, tmp_path, isolated):
+    copied(folder, tmp_path / f"my_{folder}")
+    missing = dict.fromkeys(["fl_backdoor", *FOLDERS])
+    code = f"""
+import importlib, sys
+sys.path.insert(0, {str(tmp_path)!r})
+sys.modules.update({missing})
+for package in {[package for package in ALLOWED if package.startswith(folder)]}:
+    module = importlib.import_module("my_" + package)
+    assert all(hasattr(module, name) for name in module.__all__)
 """
     isolated(code)
 

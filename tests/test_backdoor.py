@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from clients import BackdoorClient, HonestClient
-from clients.attacks.backdoor import BADNETS_PATTERN, stamp
+from clients.triggers import BADNETS_PATTERN, stamp
+from clients.updates import crafted
 
 CONTEXT = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
 TARGET = 1
@@ -84,15 +85,19 @@ def test_badnets_pattern_on_mnist() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fraction": 0.0}, r"fraction = 0\.0 must be in \(0, 1\]"),
-        ({"fraction": 1.01}, r"fraction = 1\.01 must"),
-        ({"fraction": float("nan")}, "fraction = nan must"),
-        ({"pattern": [(5, 0)]}, r"pattern: pixel \[5, 0\] outside 5 x 6 images"),
-        ({"pattern": [(0, -1)]}, r"pattern: pixel \[0, -1\] outside"),
-        ({"replacement": 0.0}, "replacement = 0.0 must be a positive finite number"),
-        ({"replacement": float("inf")}, "replacement = inf must"),
-        ({"max_norm": -1.0}, "max_norm = -1.0 must be a positive finite number"),
-        ({"max_norm": float("nan")}, "max_norm = nan must"),
+        ({"fraction": 0.0}, r"fraction=0\.0: allowed is more than 0, at most 1"),
+        ({"fraction": 1.01}, r"fraction=1\.01: allowed"),
+        ({"fraction": float("nan")}, "fraction=nan: allowed"),
+        (
+            {"pattern": [(5, 0)]},
+            r"pattern=\[\[5, 0\]\]: allowed are .*, \[0, 0\] to \[4, 5\], one or more",
+        ),
+        ({"pattern": []}, r"pattern=\[\]: allowed"),
+        ({"pattern": [(0, -1)]}, r"pattern=\[\[0, -1\]\]: allowed"),
+        ({"replacement": 0.0}, "factor=0.0: allowed is a finite number > 0"),
+        ({"replacement": float("inf")}, "factor=inf: allowed"),
+        ({"max_norm": -1.0}, "max_norm=-1.0: allowed is a number > 0"),
+        ({"max_norm": float("nan")}, "max_norm=nan: allowed"),
     ],
 )
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
@@ -109,7 +114,8 @@ def test_replacement_makes_the_average_the_attackers_model(
     one = attacker(replacement=clients / attackers)
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     received, local = (ArrayRecord([rng.normal(size=(3, 2)).astype("f4")]) for _ in range(2))
-    sent = one.poison_update(received, local)
+    sent = crafted(one.attack, one.seat, received, local)
+    assert sent is not None
     average = (attackers * vector(sent) + (clients - attackers) * vector(received)) / clients
     np.testing.assert_allclose(average, vector(local), atol=1e-5)
 

@@ -12,17 +12,18 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_backdoor.config import Config, build, conf_directory, load, one_line
-from fl_backdoor.data.mnist import LabelledImages
+from clients import Attack
+from clients.vertical import PartyAttack
+from fl_backdoor.config import build, conf_directory, load, one_line
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attacks import Attack
+from fl_backdoor.federation.attackers import build_attack, build_roster
 from fl_backdoor.federation.vertical import VerticalFederation
-from fl_backdoor.federation.vertical_attacks import VerticalAttack
+from fl_backdoor.federation.vertical_attacks import NoAttack, VerticalAttack
 from fl_backdoor.models.cao2019 import Cao2019CNN
-from fl_backdoor.schema import VerticalConfig
+from fl_backdoor.schema import Config, VerticalConfig
 
-from .test_mnist_rows import digits
+from .test_mnist_rows import data_of
 
 
 def names(group: str) -> list[str]:
@@ -54,9 +55,13 @@ def composed(*overrides: str) -> Config:
     return config
 
 
+def built(config: Config) -> Attack:
+    return build_attack(config.attack, [str(digit) for digit in config.dataset["digits"]])
+
+
 @pytest.fixture
 def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = LabelledImages(*digits(80, 0), *digits(20, 1), "eighty digits")
+    images = data_of(80, 20, "eighty digits")
     monkeypatch.setattr(mnist_rows, "load_mnist", lambda *_: images)
     for cache in (mnist_rows._images, mnist_rows._block):
         monkeypatch.setattr(mnist_rows, cache.__name__, cache.__wrapped__)
@@ -96,11 +101,13 @@ def test_every_experiment_builds(experiment: str) -> None:
     config = composed(f"+experiment={experiment}")
     assert config.name == experiment
     assert isinstance(build("strategy", config.strategy), Strategy)
-    attack = build("attack", config.attack)
-    assert isinstance(attack, Attack)
-    assert attack.attackers(config.num_clients, config.seed) == tuple(range(attack.num_attackers))
-    assert set(attack.goal_digits().values()) <= set(config.dataset.digits)
-    model = build("model", config.model, num_classes=len(config.dataset.digits), seed=0)
+    roster = build_roster(config.attack)
+    assert roster.draw(config.num_clients, config.seed) == tuple(range(roster.num_attackers))
+    goal = built(config).goal
+    assert goal is not None
+    digits = list(config.dataset["digits"])
+    assert goal.target == digits.index(config.attack["target"])
+    model = build("model", config.model, num_classes=len(digits), seed=0)
     assert isinstance(model, Cao2019CNN)
 
 
@@ -161,17 +168,19 @@ def test_the_protocol_decides_the_schema(protocol: str) -> None:
     assert type(loaded(f"protocol={protocol}")) is schema
 
 
-def attacks(kind: type) -> list[str]:
+def attacks(*kinds: type) -> list[str]:
     """Name the attacks of a protocol."""
     nodes = {
         name: OmegaConf.load(conf_directory() / "attack" / f"{name}.yaml")
         for name in names("attack")
     }
-    return [name for name, node in nodes.items() if issubclass(get_class(node._target_), kind)]
+    return [name for name, node in nodes.items() if issubclass(get_class(node._target_), kinds)]
 
 
 def test_every_attack_belongs_to_a_protocol() -> None:
-    assert sorted(attacks(Attack) + attacks(VerticalAttack)) == names("attack")
+    assert sorted(attacks(Attack) + attacks(VerticalAttack, PartyAttack)) == names("attack")
+    assert built(composed("attack=none")) == Attack()
+    assert isinstance(build("attack", loaded("protocol=vertical", "attack=none").attack), NoAttack)
 
 
 @pytest.mark.parametrize("strategy", names("strategy"))
@@ -179,14 +188,14 @@ def test_every_attack_belongs_to_a_protocol() -> None:
 def test_every_strategy_meets_every_attack(strategy: str, attack: str) -> None:
     config = composed(f"strategy={strategy}", f"attack={attack}", "attack.num_attackers=1")
     assert isinstance(build("strategy", config.strategy), Strategy)
-    assert isinstance(build("attack", config.attack), Attack)
+    assert built(config).layers()
 
 
 def test_the_papers_setting() -> None:
     config = composed("+experiment=sniper_goal1")
     assert config.num_clients == 10
-    assert config.dataset.samples_per_class == 250
-    assert config.dataset.test_samples_per_class == 500
+    assert config.dataset["samples_per_class"] == 250
+    assert config.dataset["test_samples_per_class"] == 500
     training = config.training
     assert (training.batch_size, training.epochs) == (10, 1)
     assert (training.learning_rate, training.decay, training.weight_decay) == (0.08, 0.098, 0.01)
@@ -219,9 +228,6 @@ def test_defenses_nest_from_the_command_line() -> None:
         ("training.batch_size=0", "training.batch_size=0"),
         ("training.learning_rate=-1", "training.learning_rate=-1"),
         ("training.learning_rate=nan", "training.learning_rate=nan"),
-        ("dataset.digits=[6]", "dataset.digits=[6]"),
-        ("dataset.digits=[6,6]", "dataset.digits=[6, 6]"),
-        ("dataset.digits=[6,12]", "dataset.digits=[6, 12]"),
         ("engine.kind=spark", "engine.kind=spark"),
         ("engine.cpus_per_client=0", "engine.cpus_per_client=0"),
         ("engine.gpus_per_client=-1", "engine.gpus_per_client=-1"),
@@ -251,15 +257,21 @@ def test_wrong_values_are_named(override: str, said: str) -> None:
         ("attack", ["+attack.sauce=6"], "sauce"),
         ("attack", ["attack.poisoning=mix"], "attack.poisoning=mix"),
         ("attack", ["attack.poisoned_samples=-1"], "attack.poisoned_samples=-1"),
-        ("attack", ["attack.poisoned_samples=500"], "attack.poisoned_samples=500"),
-        ("attack", ["attack=backdoor", "attack.pattern=[[28,0]]"], "attack.pattern"),
+        ("attack", ["attack=backdoor", "attack.pattern=[[0,one]]"], "attack.pattern"),
+        ("attack", ["attack=backdoor", "attack.replacement=-1"], "attack.replacement=-1"),
+        ("attack", ["attack=backdoor", "attack.max_norm=one"], "attack.max_norm=one"),
+        ("dataset", ["dataset.digits=[6]"], "dataset.digits=[6]"),
+        ("dataset", ["dataset.digits=[6,6]"], "dataset.digits=[6, 6]"),
+        ("dataset", ["dataset.digits=[6,12]"], "dataset.digits=[6, 12]"),
+        ("dataset", ["+dataset.digit=[6]"], "dataset.digit"),
         ("model", ["model.shrink=crop"], "shrink = 'crop'"),
     ],
 )
 def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) -> None:
     config = composed(*overrides)
+    arguments = {"num_classes": 2} if key == "model" else {}
     with pytest.raises(UserError) as caught:
-        build(key, getattr(config, key), **({"num_classes": 2} if key == "model" else {}))
+        built(config) if key == "attack" else build(key, getattr(config, key), **arguments)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 

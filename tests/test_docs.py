@@ -26,6 +26,7 @@ from fl_backdoor.config import conf_directory
 
 from . import test_deployment as deployment
 from .test_config import loaded, names
+from .test_simulate import simulate
 
 ROOT = Path(__file__).parents[1]
 
@@ -201,6 +202,12 @@ def test_every_command_composes(block: Block) -> None:
                 tried += [[*tried[0][:place], o, *tried[0][place + 1 :]] for o in one]
         for overrides in {tuple(one): one for one in tried}.values():
             loaded(*overrides)
+
+
+def test_a_command_imports_what_it_composes(tmp_path: Path) -> None:
+    """Here something else may have imported it."""
+    done = simulate("protocol=vertical", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if "--run-config" in b.text], ids=str)

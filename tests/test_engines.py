@@ -12,64 +12,44 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from clients import HonestClient, LabelFlippingClient
-from clients.vertical import LocalizedReplacementParty, PassiveParty
+from clients import LabelFlipping, Seat
+from clients.attacker import Update
+from clients.vertical import LocalizedReplacement
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attacks import LabelFlipping
 from fl_backdoor.federation.engines import LocalGrid, launch
-from fl_backdoor.federation.vertical_attacks import LocalizedReplacement
 
 from . import test_vertical_experiment as vertical
 from .test_experiment import TINY_ATTACK, rows, run, tiny
 
 
-class DeadlyClient(LabelFlippingClient):
-    """Kills its process in round 2, a number of times."""
-
-    folder: Path
-    deaths: int
-
-    def fit(self, server_round: int) -> float:
-        died = len(list(self.folder.iterdir()))
-        if server_round == 2 and died < self.deaths:
-            (self.folder / str(died)).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().fit(server_round)
-
-
 @dataclass(kw_only=True)
 class DeadlyAttack(LabelFlipping):
+    """Kills its process in round 2, a number of times."""
+
     folder: str
     deaths: int
 
-    def client(self, *arguments: Any, **training: Any) -> HonestClient:
-        client = super().client(*arguments, **training)
-        client.__class__ = DeadlyClient
-        client.folder, client.deaths = Path(self.folder), self.deaths  # type: ignore[attr-defined]
-        return client
+    def craft(self, update: Update, seat: Seat) -> Update:
+        folder = Path(self.folder)
+        died = len(list(folder.iterdir()))
+        if seat.round == 2 and died < self.deaths:
+            (folder / str(died)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update
 
 
-class FailingParty(LocalizedReplacementParty):
+class FailingAttack(LocalizedReplacement):
     """Raises once, in the second epoch: the first has 5 batches and a message to end it."""
 
-    mark: Path
+    def __init__(self, *, mark: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.mark = Path(mark)
 
     def poison_activations(self, rows: Tensor, activations: Tensor) -> Tensor:
-        if self._step > 8 and not self.mark.exists():
+        if self.seat.step > 8 and not self.mark.exists():
             self.mark.touch()
             raise RuntimeError("out of memory")
         return super().poison_activations(rows, activations)
-
-
-@dataclass(kw_only=True)
-class FailingAttack(LocalizedReplacement):
-    mark: str
-
-    def passive_party(self, *arguments: Any, **options: Any) -> PassiveParty:
-        party = super().passive_party(*arguments, **options)
-        party.__class__ = FailingParty
-        party.mark = Path(self.mark)  # type: ignore[attr-defined]
-        return party
 
 
 @pytest.fixture

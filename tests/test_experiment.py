@@ -10,13 +10,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-import fl_backdoor.loop.run as experiment
+import fl_backdoor.loop.loop as experiment
 from clients import HonestClient
-from fl_backdoor.config import Config, conf_directory, load
+from fl_backdoor.config import conf_directory, load
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.loop.display import Display
 from fl_backdoor.measure.metrics import detection
+from fl_backdoor.schema import Config
 
 TINY = [
     "engine=local",
@@ -208,15 +209,16 @@ def test_a_client_that_raises_is_reported_and_the_round_goes_on(
     assert [row["failed"] for row in rows(tmp_path)] == [[], [4], []]
 
 
-def test_all_clients_failing_keeps_the_model(
+def test_a_run_without_a_valid_reply_is_no_success_and_keeps_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(self: HonestClient, server_round: int) -> float:
         raise RuntimeError("no GPU")
 
     monkeypatch.setattr(HonestClient, "fit", failing)
-    summary, _ = run(tmp_path, "+experiment=fedavg_goal1", *TINY_ATTACK, "floor=false")
-    assert summary["rounds"] == 3
+    with pytest.raises(UserError, match="no reply of any round was valid: there is no result"):
+        run(tmp_path, "+experiment=fedavg_goal1", *TINY_ATTACK, "floor=false")
+    assert len(rows(tmp_path)) == 3
     assert rows(tmp_path)[0]["failed"] == list(range(10))
     assert rows(tmp_path)[0]["distance_honest_honest_mean"] is None
 
@@ -263,7 +265,8 @@ def test_a_client_that_does_not_answer_is_reported(
 
 
 def test_a_model_that_diverges_leaves_valid_json(tmp_path: Path) -> None:
-    run(tmp_path, *TINY_ATTACK, "training.learning_rate=1e30", "num_rounds=2")
+    with pytest.raises(UserError, match="no reply of any round was valid"):
+        run(tmp_path, *TINY_ATTACK, "training.learning_rate=1e30", "num_rounds=2")
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)
 
@@ -277,7 +280,7 @@ def test_a_resumed_run_keeps_the_data_it_was_started_with(
         names = ["+experiment=sniper_goal1", *overrides, *TINY_ATTACK, "resume=true"]
         config = load(compose("config", names))
     assert isinstance(config, Config)
-    assert config.dataset.source == "auto"
+    assert config.dataset["source"] == "auto"
     assert experiment.run(config, path, Display(Console(quiet=True))) == summary
 
 

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from clients import BackdoorClient, HonestClient, LabelFlippingClient
+from clients import Attack, Backdoor, HonestClient, LabelFlipping, MaliciousClient, Seat
+from clients.attacker import Update
 from fl_backdoor import config as configuration
-from fl_backdoor.config import Config
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation import horizontal as module
 from fl_backdoor.federation.horizontal import CLEAN_TWIN, Federation, make_client_app
+from fl_backdoor.schema import Config
 
 SMALL = (
     "dataset.source=bundled",
@@ -62,20 +64,22 @@ def refusal(federation: Federation) -> str:
 def test_nobody_shares_a_sample(seed: int) -> None:
     federation = make(f"seed={seed}", "attack.roster=random")
     federation.check()
-    held = np.concatenate([*federation.partitions, federation.pool])
+    spare = federation.spare(1)  # 6 is label 1
+    held = np.concatenate(federation.partitions)
     assert len(held) == len(set(held.tolist()))
-    assert len(federation.pool) == 6000 - 6 * 20
-    assert set(federation.data.train_labels[federation.pool].tolist()) == {6}
+    assert len(spare) == 6000 - 6 * 20
+    images = set(rows(federation.data.train[held][0]))
+    assert not images & set(rows(spare))
 
     first, second = (federation.client(number) for number in federation.attackers)
     added = [first.images[40:], second.images[40:]]
     assert [len(images) for images in added] == [16, 15]
-    taken = module._pixels(federation.data.train_images[federation.pool[:31]])
+    taken = spare[:31]
     assert torch.equal(torch.cat(added), taken)
-    sixes = federation.data.train_images[federation.data.train_labels == 6]
-    assert set(rows(taken)) <= set(rows(module._pixels(sixes)))
+    sixes, _ = federation.data.train[federation.data.labels == "6"]
+    assert set(rows(taken)) <= set(rows(sixes))
     for attacker in (first, second):
-        assert isinstance(attacker, LabelFlippingClient)
+        assert isinstance(attacker, MaliciousClient)
         assert attacker.labels[40:].tolist() == [0] * (len(attacker.labels) - 40)  # 2 is label 0
 
 
@@ -109,15 +113,17 @@ def test_labels_are_places_in_the_digits(digits: list[int]) -> None:
     known = {
         row: digits.index(int(digit))
         for row, digit in zip(
-            rows(module._pixels(federation.data.train_images)),
-            federation.data.train_labels,
+            rows(federation.data.train[:][0]),
+            federation.data.labels,
             strict=True,
         )
     }
     assert [known[row] for row in rows(client.images)] == client.labels.tolist()
     attacker = federation.client(0)
-    assert isinstance(attacker, LabelFlippingClient)
-    assert (attacker.source, attacker.target) == (digits.index(6), digits.index(2))
+    assert isinstance(attacker, MaliciousClient)
+    assert isinstance(attacker.attack, LabelFlipping)
+    attack = attacker.attack
+    assert (attack.source, attack.target) == (digits.index(6), digits.index(2))
     assert federation.model(client.images).shape == (20 * len(digits), len(digits))
 
 
@@ -134,13 +140,81 @@ def test_test_set_is_even_and_seeded() -> None:
 def test_the_seed_decides_partitions_pool_and_weights() -> None:
     one, again, other = make(), make(), make("seed=1")
     for mine, same, different in zip(
-        (*one.partitions, one.pool, *one.initial_state().values()),
-        (*again.partitions, again.pool, *again.initial_state().values()),
-        (*other.partitions, other.pool, *other.initial_state().values()),
+        (*one.partitions, one.spare(1), *one.initial_state().values()),
+        (*again.partitions, again.spare(1), *again.initial_state().values()),
+        (*other.partitions, other.spare(1), *other.initial_state().values()),
         strict=True,
     ):
         np.testing.assert_array_equal(mine, same)
         assert not np.array_equal(mine, different) or not mine.any()  # biases are all 0
+
+
+@dataclass(kw_only=True)
+class Tired(Attack):
+    """An attack of somebody's own, which needs no line of the suite: poisons once a process."""
+
+    victim: int
+    classes: ClassVar = ("victim",)
+    poisoned: ClassVar[list[int]] = []
+
+    def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:
+        self.poisoned.append(seat.client)
+        return inputs, labels.where(labels != self.victim, 1 - self.victim)
+
+    def craft(self, update: Update, seat: Seat) -> Update:
+        seat.memory["rounds"] = seat.memory.get("rounds", np.zeros(1)) + 1
+        return {name: array / seat.memory["rounds"] for name, array in update.items()}
+
+
+def test_data_are_poisoned_once_a_process_and_memory_lasts_in_the_node(
+    train_message: Callable[..., Message],
+) -> None:
+    config = make_config("attack=none", "+attack.num_attackers=2", base=SMALL[:-3])
+    config.attack = {"_target_": f"{__name__}.Tired", "num_attackers": 2, "victim": 6}
+    app, arrays = make_client_app(config), ArrayRecord(Federation(config).initial_state())
+    Tired.poisoned.clear()
+    nodes = {k: Context(1, 9 - k, {"partition-id": k}, RecordDict(), {}) for k in range(6)}
+    for number in range(1, 4):
+        for node in nodes.values():
+            reply = app(train_message(arrays, number), node)
+            assert set(reply.content) == {"arrays", "metrics"}
+    assert Tired.poisoned == [0, 1]
+    federation = module._federation.__wrapped__(json.dumps(asdict(config)))
+    assert federation.client(0).labels.tolist() == [0] * 40
+    kept = {k: "attack-memory" in node.state for k, node in nodes.items()}
+    assert kept == {k: k < 2 for k in range(6)}
+    assert nodes[1].state["attack-memory"]["rounds"].numpy().tolist() == [3]  # type: ignore[index]
+    twin = train_message(arrays, 4)
+    twin.content["config"][CLEAN_TWIN] = True  # type: ignore[index]
+    app(twin, nodes[1])
+    assert nodes[1].state["attack-memory"]["rounds"].numpy().tolist() == [3]  # type: ignore[index]
+
+
+def test_a_process_keeps_its_clients_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    federation = make()
+    first = federation.client(5)
+    assert federation.client(5) is first
+    assert federation.client(0, clean=True) is not federation.client(0)
+    monkeypatch.setattr(module, "MAX_BYTES", 2 * first.images.nbytes)
+    federation.client(4)
+    assert set(federation._clients) == {(0, True), (4, False)}
+    federation.client(0)
+    federation.client(3)
+    assert (4, False) not in federation._clients
+    assert same_data(federation.client(5), first)
+    federation.enlist((2, 3))
+    assert not federation._clients
+    attacker = federation.client(3)
+    assert isinstance(attacker, MaliciousClient)
+    assert (attacker.seat.rank, attacker.seat.attackers) == (1, 2)
+
+
+def test_nobody_attacks() -> None:
+    federation = make("attack=none", base=SMALL[:-3])
+    federation.check()
+    assert federation.attackers == ()
+    assert federation.goal is None
+    assert federation.describe_attack() == "NoAttack"
 
 
 def test_initial_state_is_untrained() -> None:
@@ -154,8 +228,9 @@ def test_backdoor_needs_no_pool() -> None:
     federation = make(base=BACKDOOR)
     federation.check()
     attacker = federation.client(1)
-    assert isinstance(attacker, BackdoorClient)
-    assert len(federation.pool) == 0
+    assert isinstance(attacker, MaliciousClient)
+    assert isinstance(attacker.attack, Backdoor)
+    assert not federation._spare
     assert torch.bincount(attacker.labels).tolist() == [30, 10]
     assert int((attacker.images[..., 25, 25] == 1).sum()) >= 10
 
@@ -165,13 +240,13 @@ def test_backdoor_needs_no_pool() -> None:
     [
         (
             ["attack.poisoned_samples=5881"],
-            "attack.poisoned_samples=5881: allowed are 0 to 5880, the samples of digit 6 that no "
-            "participant holds",
+            "attack.poisoned_samples=5881: allowed are 0 to 5880, the samples of the source "
+            "that no participant holds",
         ),
         (
             ["dataset.samples_per_class=1000"],
-            "attack.poisoned_samples=31: allowed are 0 to 0, the samples of digit 6 that no "
-            "participant holds",
+            "attack.poisoned_samples=31: allowed are 0 to 0, the samples of the source "
+            "that no participant holds",
         ),
         (
             ["attack.poisoning=replace", "attack.poisoned_samples=42"],
@@ -183,6 +258,11 @@ def test_backdoor_needs_no_pool() -> None:
             "dataset.samples_per_class=1001: class 2 has 6000 samples for 6 participants, allowed "
             "is 1 to 1000",
         ),
+        (
+            ["attack.uneven_shares=false"],
+            "attack.poisoned_samples=31: not divisible by attack.num_attackers=2; allowed are "
+            "multiples such as 30 and 32, or any number with attack.uneven_shares=true",
+        ),
         (["model.shrink=pool"], "model: shrink = 'pool' must be 'stride' or 'max_pool'"),
         (
             ["model.channels=[4,4,4,4,4]", "model.shrink=max_pool"],
@@ -192,6 +272,15 @@ def test_backdoor_needs_no_pool() -> None:
 )
 def test_check_names_what_is_wrong(overrides: list[str], message: str) -> None:
     assert refusal(make(*overrides)) == message
+
+
+@pytest.mark.parametrize("attackers", [0, 2])
+def test_a_trigger_outside_the_images_is_named(attackers: int) -> None:
+    overrides = ["attack.pattern=[[28,0]]", f"attack.num_attackers={attackers}"]
+    assert refusal(make(*overrides, base=BACKDOOR)) == (
+        "attack.pattern=[[28, 0]]: allowed are [row, column] pixels, [0, 0] to [27, 27], one or "
+        "more"
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu"])
@@ -230,7 +319,7 @@ def test_too_many_test_samples() -> None:
     with pytest.raises(UserError) as error:
         make("dataset.test_samples_per_class=1001").test_set()
     assert str(error.value) == (
-        "dataset.test_samples_per_class=1001: allowed are 1 to 1000, the test samples of digit 2"
+        "dataset.test_samples_per_class=1001: allowed are 1 to 1000, the test samples of class 2"
     )
 
 

@@ -1,7 +1,7 @@
 """Tests of the active party's defenses: clipping, noise, sparsification, and their order."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from torch import Generator, Tensor
 
 from strategies.vertical import (
     GradientClipping,
-    GradientDefense,
     GradientNoise,
     GradientSparsification,
+    VerticalDefense,
 )
 
 from .test_active_party import federation
@@ -25,7 +25,7 @@ ROWS = 9
 
 
 def defend(
-    defense: GradientDefense,
+    defense: VerticalDefense,
     gradient: Tensor,
     rows: list[int] | None = None,
     *,
@@ -33,15 +33,11 @@ def defend(
     seed: int = 0,
 ) -> Tensor:
     """Defend, and see that the arguments are as they were."""
+    defense.begin(torch.zeros(max(ROWS, len(gradient))), [gradient.shape[1]] * 2)
     chosen = torch.tensor(list(range(len(gradient))) if rows is None else rows)
     before = gradient.clone(), chosen.clone()
-    sent = defense.defend(
-        gradient,
-        chosen,
-        party=party,
-        num_rows=max(ROWS, len(gradient)),
-        generator=torch.Generator().manual_seed(seed),
-    )
+    generator = torch.Generator().manual_seed(seed)
+    sent = defense.send(gradient, chosen, party=party, generator=generator)
     assert torch.equal(gradient, before[0])
     assert torch.equal(chosen, before[1])
     assert sent.shape == gradient.shape
@@ -174,23 +170,24 @@ def test_sparsification_takes_all_of_a_gradient_of_zeros() -> None:
     assert not defend(GradientSparsification(0.5), torch.zeros(4, 3)).any()
 
 
-class Change(GradientDefense):
+class Change(VerticalDefense):
     """Applies a function."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.function = function
 
-    def defend(
-        self, gradient: Tensor, rows: Tensor, *, party: int, num_rows: int, generator: Generator
-    ) -> Tensor:
-        assert len(rows) == len(gradient)
-        assert int(rows.max()) < num_rows
+    def begin(self, labels: Tensor, outputs: Sequence[int]) -> None:
+        self.num_rows, self.outputs = len(labels), outputs
+
+    def send(self, gradient: Tensor, rows: Tensor, *, party: int, generator: Generator) -> Tensor:
+        assert gradient.shape == (len(rows), self.outputs[party])
+        assert int(rows.max()) < self.num_rows
         return self.function(gradient) + party
 
 
 def test_defenses_are_applied_in_their_order() -> None:
-    def sent(*defenses: GradientDefense) -> list[list[Tensor]]:
+    def sent(*defenses: VerticalDefense) -> list[list[Tensor]]:
         grid, active = federation(defenses=defenses, learning_rate=0.0)
         seen: list[list[Tensor]] = []
         active.train_epoch(grid, 1, lambda _, gradients: seen.append(gradients))

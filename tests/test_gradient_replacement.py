@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clients.vertical import GradientReplacementParty
+from clients.vertical import GradientReplacement, PassiveParty
 
 from .test_passive_party import BATCHES, ROWS, Talk, alike, bottom, drawn, honest
 
@@ -34,13 +34,18 @@ def algorithm_2(
 
 def party(
     targets: Collection[int], poisoned: Collection[int], *, rows: int = ROWS, **options: Any
-) -> GradientReplacementParty:
+) -> PassiveParty:
     def sorted_rows(chosen: Collection[int]) -> Tensor:
         return torch.tensor(sorted(chosen), dtype=torch.int64)
 
-    arguments = {"target_rows": sorted_rows(targets), "poisoned_rows": sorted_rows(poisoned)}
+    arguments: dict[str, Any] = {
+        "target_rows": sorted_rows(targets),
+        "poisoned_rows": sorted_rows(poisoned),
+    }
+    arguments |= {name: options.pop(name) for name in {"gamma", "blur_variance"} & options.keys()}
     features = drawn(rows, 4), drawn(6, 4, seed=50)
-    return GradientReplacementParty(bottom(), *features, party=0, **arguments, **options)
+    attack = GradientReplacement(**arguments)
+    return PassiveParty(bottom(), *features, party=0, attack=attack, **options)
 
 
 @st.composite
@@ -64,16 +69,16 @@ def test_gradients_are_those_of_algorithm_2(
         rows, gradient = order[:size], drawn(size, 3, seed=number)
         before = gradient.clone()
         expected, g_rec = algorithm_2(rows, gradient, *roles, gamma, g_rec)
-        assert torch.equal(one.poison_gradient(torch.tensor(rows), gradient), expected)
+        assert torch.equal(one.attack.poison_gradient(torch.tensor(rows), gradient), expected)
         assert torch.equal(gradient, before)
-    assert ("g_rec" in one.memory) == (g_rec is not None)
-    assert one.report() == ({} if g_rec is None else {"g-rec-norm": float(g_rec.norm())})
+    assert ("g_rec" in one.attack.memory) == (g_rec is not None)
+    assert one.attack.report() == ({} if g_rec is None else {"g-rec-norm": float(g_rec.norm())})
 
 
 def test_a_row_that_is_both_target_and_poisoned_is_recorded_first() -> None:
     roles = {2, 4}, {4, 5}
     gradient = drawn(4, 3)
-    sent = party(*roles).poison_gradient(torch.tensor([5, 2, 4, 5]), gradient)
+    sent = party(*roles).attack.poison_gradient(torch.tensor([5, 2, 4, 5]), gradient)
     assert torch.equal(sent, algorithm_2([5, 2, 4, 5], gradient, *roles, 10.0, None)[0])
 
 

@@ -101,10 +101,10 @@ def test_over_flipping_exceeds_what_the_attacker_holds() -> None:
 @pytest.mark.parametrize(
     ("samples", "pool", "message"),
     [
-        (13, POOL, "poisoned_samples = 13 of a pool of 12"),
-        (-1, POOL, "poisoned_samples = -1 of a pool of 12"),
-        (11, None, "poisoned_samples = 11 of 10 own source samples"),
-        (-1, None, "poisoned_samples = -1 of 10 own source samples"),
+        (13, POOL, "poisoned_samples=13: allowed are 0 to 12, the samples of the source"),
+        (-1, POOL, "poisoned_samples=-1: allowed is 0 or more"),
+        (11, None, "attacker 0 would flip 11 of its own source samples but holds 10"),
+        (-1, None, "poisoned_samples=-1: allowed is 0 or more"),
     ],
 )
 def test_more_than_is_held_is_refused(samples: int, pool: Tensor | None, message: str) -> None:
@@ -113,5 +113,5 @@ def test_more_than_is_held_is_refused(samples: int, pool: Tensor | None, message
 
 
 def test_source_and_target_differ() -> None:
-    with pytest.raises(ValueError, match="source = 1 and target = 1 must differ"):
+    with pytest.raises(ValueError, match="target=1: must differ from source=1"):
         LabelFlippingClient(network(), IMAGES, LABELS, source=1, target=1, poisoned_samples=0)

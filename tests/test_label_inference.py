@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clients.vertical import LabelInferenceParty, infer_labels
+from clients.vertical import LabelInference, PassiveParty, infer_labels
 
 from .test_passive_party import Talk, drawn
 
@@ -21,14 +21,15 @@ def slopes(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.autograd.grad(loss, leaf)[0]
 
 
-def party(poisoned: list[int], target: int = 2) -> LabelInferenceParty:
+def party(poisoned: list[int], target: int = 2) -> PassiveParty:
     model = nn.Linear(3, CLASSES)
     with torch.no_grad():
         model.weight.copy_(drawn(CLASSES, 3))
         model.bias.zero_()
     rows = torch.tensor(poisoned, dtype=torch.int64)
     x = drawn(ROWS, 3, seed=7)
-    return LabelInferenceParty(model, x, x, party=0, poisoned_rows=rows, target=target)
+    attack = LabelInference(poisoned_rows=rows, target=target)
+    return PassiveParty(model, x, x, party=0, attack=attack)
 
 
 @settings(max_examples=100)
@@ -59,7 +60,7 @@ def test_poisoned_rows_get_the_gradient_of_the_targets_loss(
     logits = 2 * drawn(size, CLASSES, seed=seed)
     gradient = slopes(logits, LABELS[rows])
     before = gradient.clone()
-    sent = party(sorted(poisoned), target).poison_gradient(rows, gradient)
+    sent = party(sorted(poisoned), target).attack.poison_gradient(rows, gradient)
     aimed = slopes(logits, torch.full((size,), target))
     assert torch.equal(gradient, before)
     for i, row in enumerate(rows.tolist()):

@@ -8,24 +8,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from clients.vertical import LocalizedReplacementParty
+from clients.vertical import LocalizedReplacement, PassiveParty
 
 from .test_passive_party import ROWS, Talk, bottom, drawn, honest
 
 TARGET, POISONED, COLUMNS = 2, {0, 5, 9}, [1, 3]
 
 
-def party(model: nn.Module | None = None, **options: Any) -> LocalizedReplacementParty:
-    return LocalizedReplacementParty(
-        model or bottom(),
-        drawn(ROWS, 4),
-        drawn(6, 4, seed=50),
-        party=0,
+def party(
+    model: nn.Module | None = None,
+    gamma: float = 10.0,
+    columns: list[int] = COLUMNS,
+    **options: Any,
+) -> PassiveParty:
+    attack = LocalizedReplacement(
         target_rows=torch.tensor([TARGET]),
         poisoned_rows=torch.tensor(sorted(POISONED)),
         trigger_columns=COLUMNS,
-        **options,
+        gamma=gamma,
     )
+    features = drawn(ROWS, 4), drawn(6, 4, seed=50)
+    return PassiveParty(model or bottom(), *features, party=0, attack=attack, **options)
 
 
 def weights(talk: Talk) -> dict[str, Tensor]:
@@ -77,14 +80,14 @@ def test_poisoned_rows_move_the_triggers_weights_only(
 def test_the_push_has_the_length_gamma(length: float) -> None:
     gradient = drawn(2, 3)
     gradient[0] *= length
-    sent = party(gamma=3.0).poison_gradient(torch.tensor([TARGET, 5]), gradient)
+    sent = party(gamma=3.0).attack.poison_gradient(torch.tensor([TARGET, 5]), gradient)
     assert float(sent[1].norm()) == pytest.approx(3.0)
     torch.testing.assert_close(sent[1], 3.0 * gradient[0] / gradient[0].norm())
     assert torch.equal(sent[0], gradient[0])
 
 
 def test_a_g_rec_of_zero_pushes_nowhere() -> None:
-    sent = party().poison_gradient(torch.tensor([TARGET, 5]), torch.zeros(2, 3))
+    sent = party().attack.poison_gradient(torch.tensor([TARGET, 5]), torch.zeros(2, 3))
     assert torch.equal(sent, torch.zeros(2, 3))
 
 

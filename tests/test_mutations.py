@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fl_backdoor.config import Config, conf_directory, load, one_line
-from fl_backdoor.data.mnist import LabelledImages
+from fl_backdoor.config import conf_directory, load, one_line
+from fl_backdoor.data import mnist
+from fl_backdoor.data.base import Data, Split
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation import horizontal as federation
-from fl_backdoor.federation.horizontal import Federation, resolve_data
-from fl_backdoor.federation.vertical import VerticalFederation, settle_data
-from fl_backdoor.loop import run as horizontal
-from fl_backdoor.schema import VerticalConfig
+from fl_backdoor.loop.epoch import Vertical
+from fl_backdoor.loop.round import Horizontal
+from fl_backdoor.schema import Config
 
 from .test_config import HORIZONTAL, VERTICAL
-from .test_mnist_rows import digits
+from .test_mnist_rows import data_of
 
 SMALL = {
     "horizontal": [
@@ -58,19 +58,17 @@ MISSPELT = "misspelt"
 @pytest.fixture(autouse=True)
 def _few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four hundred digits instead of seventy thousand."""
-    whole = LabelledImages(*digits(400, 0), *digits(60, 1), "four hundred digits")
+    whole = data_of(400, 60, "four hundred digits")
 
-    def load_some(root: str | None, source: str, chosen: tuple[int, ...]) -> LabelledImages:
-        parts = []
-        for images, labels in (
-            (whole.train_images, whole.train_labels),
-            (whole.test_images, whole.test_labels),
-        ):
-            mine = sum(labels == digit for digit in chosen).bool()  # type: ignore[union-attr]
-            parts += [images[mine], labels[mine]]
-        return LabelledImages(*parts, whole.description)
+    def load_some(root: str | None, source: str, chosen: list[int]) -> Data:
+        splits = []
+        for split in (whole.train, whole.test):
+            mine = torch.isin(split.labels, torch.tensor(chosen))
+            numbers = torch.tensor([chosen.index(label) for label in split.labels[mine].tolist()])
+            splits.append(Split(split.inputs[mine], numbers, mnist._grey))
+        return Data(whole.name, *splits, tuple(map(str, chosen)), whole.description)
 
-    monkeypatch.setattr(federation, "load_mnist", load_some)
+    monkeypatch.setattr(mnist, "load_mnist", load_some)
     monkeypatch.setattr(mnist_rows, "load_mnist", lambda *_: whole)
     for cache in (mnist_rows._images, mnist_rows._block):
         monkeypatch.setattr(mnist_rows, cache.__name__, cache.__wrapped__)
@@ -98,14 +96,9 @@ def leaves(node: Any, prefix: str = "") -> Iterator[str]:
 def prepare(config: DictConfig) -> None:
     """Do what a run does before its first message."""
     loaded = load(config)
-    if isinstance(loaded, VerticalConfig):
-        VerticalFederation(settle_data(loaded)).check()
-    else:
-        assert isinstance(loaded, Config)
-        whole = Federation(resolve_data(loaded))
-        whole.check()
-        whole.test_set()
-        horizontal._strategy(loaded)
+    experiment = Horizontal(loaded) if isinstance(loaded, Config) else Vertical(loaded)
+    experiment.check()
+    experiment.training(clean=False)
 
 
 def refusal(config: DictConfig, key: str, mutation: str) -> str | None:

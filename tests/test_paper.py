@@ -8,7 +8,7 @@ from rich.console import Console
 
 from fl_backdoor.config import conf_directory, load
 from fl_backdoor.loop.display import Display
-from fl_backdoor.loop.run import run
+from fl_backdoor.loop.loop import run
 
 from .test_experiment import rows
 

@@ -14,6 +14,7 @@ from fl_backdoor.errors import UserError
 Indices = NDArray[np.int64]
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([2, 5, 7], 400))
+OWNERS = np.random.default_rng(1).integers(0, 9, len(LABELS))
 
 
 def same(a: list[Indices], b: list[Indices]) -> bool:
@@ -60,13 +61,40 @@ def test_shares_cover_the_set_without_loss(scheme: str, num_partitions: int, see
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_only_the_seed_decides(scheme: str) -> None:
     before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
-    first = partition(LABELS, scheme, 4, samples_per_class=50, seed=1)
+
+    def shares(seed: int) -> list[Indices]:
+        return partition(LABELS, scheme, 4, samples_per_class=50, owners=OWNERS, seed=seed)
+
+    first = shares(1)
     after = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
     assert before == after
     random.seed(5)
-    assert same(first, partition(LABELS, scheme, 4, samples_per_class=50, seed=1))
-    assert not same(first, partition(LABELS, scheme, 4, samples_per_class=50, seed=2))
+    assert same(first, shares(1))
+    assert not same(first, shares(2))
     assert all(part.dtype == np.int64 and (np.diff(part) > 0).all() for part in first)
+
+
+@pytest.mark.parametrize("scheme", ["per_class", "dirichlet"])
+def test_classes_may_be_numbers_or_names(scheme: str) -> None:
+    numbers, names = (
+        partition(labels, scheme, 4, samples_per_class=50, seed=3)
+        for labels in (LABELS, LABELS.astype(str))
+    )
+    assert same(numbers, names)
+
+
+def test_every_participant_is_a_natural_user() -> None:
+    parts = partition(LABELS, "owners", 9, owners=OWNERS, seed=0)
+    assert sorted(OWNERS[part[0]] for part in parts) == list(range(9))
+    for part in parts:
+        np.testing.assert_array_equal(part, np.flatnonzero(OWNERS[part[0]] == OWNERS))
+    capped = partition(LABELS, "owners", 9, owners=OWNERS, samples_per_partition=5, seed=0)
+    assert [len(part) for part in capped] == 9 * [5]
+    assert all(set(few) <= set(part) for few, part in zip(capped, parts, strict=True))
+    with pytest.raises(UserError, match="num_clients=10: allowed is 1 to 9"):
+        partition(LABELS, "owners", 10, owners=OWNERS, seed=0)
+    with pytest.raises(UserError, match=r"dataset\.partition=owners: allowed where"):
+        partition(LABELS, "owners", 4, seed=0)
 
 
 def test_iid_shares_are_mixed() -> None:

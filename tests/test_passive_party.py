@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clients.vertical import GradientReplacementParty, PassiveParty, party_app
+from clients.vertical import GradientReplacement, PassiveParty, party_app
 
 ROWS = 11
 LABELS = torch.arange(ROWS) % 3
@@ -47,9 +47,9 @@ def honest(number: int = 0, features: int = 4, **options: Any) -> PassiveParty:
 def attacker(**options: Any) -> PassiveParty:
     model = bottom(restless=options.pop("restless", False))
     rows = {"target_rows": torch.tensor([2, 7]), "poisoned_rows": torch.tensor([0, 5, 9])}
-    return GradientReplacementParty(
-        model, drawn(ROWS, 4), drawn(6, 4, seed=50), party=0, blur_variance=0.3, **rows, **options
-    )
+    attack = GradientReplacement(blur_variance=0.3, **rows)
+    features = drawn(ROWS, 4), drawn(6, 4, seed=50)
+    return PassiveParty(model, *features, party=0, attack=attack, **options)
 
 
 def packed(*rows: int) -> bytes:

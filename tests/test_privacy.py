@@ -31,7 +31,6 @@ from fl_backdoor.federation.vertical import VerticalFederation, make_party_app
 from fl_backdoor.loop import run as experiment
 from fl_backdoor.loop import vertical as vertical_experiment
 from fl_backdoor.loop.display import Display
-from fl_backdoor.loop.vertical_display import VerticalDisplay
 from fl_backdoor.schema import VerticalConfig
 from strategies.replies import screen
 from strategies.vertical import ProtocolError
@@ -123,7 +122,7 @@ def test_a_vertical_run_tells_neither_data_nor_what_travels(
 ) -> None:
     """With an attack, all defenses and a clean twin; classes by name stand in its table only."""
     config = config_of(tmp_path, *vertical.EVERYTHING, "num_epochs=2")
-    vertical_experiment.run(config, tmp_path / "run", VerticalDisplay(Console(width=120)))
+    vertical_experiment.run(config, tmp_path / "run", Display(Console(width=120)))
     assert "patient-7341-000,4242." in (tmp_path / "party1.csv").read_text()
     log, shown = said()
     assert "epoch 2/2" in shown
@@ -134,8 +133,11 @@ def test_a_vertical_run_tells_neither_data_nor_what_travels(
     assert not decimals(log + shown) & travelled
 
 
-def spoilt(self: HonestClient, received: ArrayRecord, trained: ArrayRecord) -> ArrayRecord:
-    arrays = ArrayRecord(dict(trained))
+answer = HonestClient.answer
+
+
+def spoilt(self: HonestClient, received: ArrayRecord) -> ArrayRecord:
+    arrays = answer(self, received)
     name = next(iter(arrays))
     match self.partition:
         case 1:
@@ -158,7 +160,7 @@ def test_a_horizontal_run_tells_no_parameter(
     bad: int,
 ) -> None:
     if bad:
-        monkeypatch.setattr(HonestClient, "poison_update", spoilt)
+        monkeypatch.setattr(HonestClient, "answer", spoilt)
     config = tiny("+experiment=sniper_goal1", *TINY_ATTACK, "num_rounds=2", "floor=false")
     experiment.run(config, tmp_path / "run", Display(Console(width=120)))
     log, shown = said()

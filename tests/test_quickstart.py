@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, Context, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.serverapp import strategy as flowers
 from flwr.serverapp.strategy import Strategy
 
 import strategies
+from clients import LabelFlippingClient, ModelReplacement, malicious
 from fl_backdoor.federation.engines import LocalGrid
 
 ROOT = Path(__file__).parents[1]
@@ -203,3 +204,49 @@ assert sys.modules["strategies"].__file__.startswith({str(app)!r})
     for name in SERVER_DIFFS:
         assert f"{name}: " in done.stderr or f"{name}: " in done.stdout  # the strategy's summary
     assert (tmp_path / "final_model.pt").exists()
+
+
+def simple(message, context):
+    """Train like a plain app, whose metrics have other names than those of this suite."""
+    model = torch.nn.Linear(4, 3)
+    model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    with torch.no_grad():
+        model.bias += 0.01 * context.node_id
+    content = RecordDict({"arrays": ArrayRecord(model.state_dict())})
+    content["metrics"] = MetricRecord({"train_loss": 1.0, "num-examples": 30})
+    return Message(content, reply_to=message)
+
+
+@pytest.mark.parametrize("kind", [strategies.Sniper, strategies.FedAvg, flowers.FedAvg])
+@pytest.mark.parametrize("how", ["client", "wrapped"])
+def test_an_attacker_takes_part_in_an_app_with_metrics_of_its_own(how, kind):
+    """Whether it is a client of the suite, or the app's own train with an attack around it."""
+    model = torch.nn.Linear(4, 3)
+    attacker = malicious(simple, ModelReplacement(factor=10))
+    if how == "client":
+        inputs, labels = torch.randn(30, 4), torch.arange(30) % 3
+        attacker = LabelFlippingClient(
+            model,
+            inputs,
+            labels,
+            source=1,
+            target=2,
+            poisoned_samples=5,
+            metrics={"num-examples": "num-examples", "train-loss": "train_loss"},
+        ).train
+
+    def node(message, context):
+        return (attacker if context.node_id == 1 else simple)(message, context)
+
+    start = ArrayRecord(model.state_dict())
+    strategy = kind(fraction_evaluate=0.0)
+    result = strategy.start(grid=LocalGrid(node, 3), initial_arrays=start, num_rounds=2)
+    assert len(result.train_metrics_clientapp) == 2
+    for metrics in result.train_metrics_clientapp.values():
+        assert not metrics.get("invalid-nodes")
+        assert "train_loss" in metrics
+    honest = kind(fraction_evaluate=0.0).start(
+        grid=LocalGrid(simple, 3), initial_arrays=start, num_rounds=2
+    )
+    if kind is not strategies.Sniper:
+        assert result.arrays != honest.arrays

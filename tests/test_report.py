@@ -12,14 +12,10 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from fl_backdoor.loop.display import (
-    CURVES,
-    Display,
-    draw_curves,
-    draw_distances,
-    percent,
-    show_warnings,
-)
+from fl_backdoor.loop.display import Display
+from fl_backdoor.measure.figures import draw_curves, draw_distances
+from fl_backdoor.measure.measures import Measure, measures, text
+from fl_backdoor.screen import show_warnings
 from strategies import FedAvg
 
 ROW = {
@@ -42,7 +38,7 @@ def screen() -> StringIO:
 
 def test_a_round_is_one_line(screen: StringIO) -> None:
     display = Display(Console(file=screen, width=40), prefix="[3] ")
-    display.begin("sniper_goal1", 10, [])
+    display.begin("sniper_goal1", "round", 10, [])
     display.round(ROW)
     display.end()
     first, second = screen.getvalue().splitlines()
@@ -51,10 +47,24 @@ def test_a_round_is_one_line(screen: StringIO) -> None:
         assert part in second
 
 
-def test_percent_writes_a_dash_for_nothing() -> None:
-    assert percent(None) == "-"
-    assert percent(0.0) == "0.0%"
-    assert percent(1.0) == "100.0%"
+@pytest.mark.parametrize(
+    ("value", "unit", "written"),
+    [
+        (None, "%", "-"),
+        (0.0, "%", "0.0%"),
+        (1.0, "%", "100.0%"),
+        (0.5, "nats", "0.5000"),
+        (1e30, "nats", "1e+30"),
+        (12_345_678, "bytes", "12.3 MB"),
+        (1234, "count", "1,234"),
+        (56.7, "s", "57"),
+        ([], "clients", "none"),
+        ([1, 12], "clients", "1 12"),
+        (0.0123456, "", "0.0123"),
+    ],
+)
+def test_values_are_written_by_their_unit(value: object, unit: str, written: str) -> None:
+    assert text(value, unit) == written
 
 
 @pytest.mark.parametrize("kept", [None, [], [1, 2, 3]])
@@ -67,9 +77,9 @@ def test_distances_are_drawn(kept: list[int] | None, tmp_path: Path) -> None:
 
 
 def test_rounds_are_drawn_with_and_without_a_floor(tmp_path: Path) -> None:
-    draw_curves([ROW], tmp_path / "floor.png", "x", "round", CURVES)
+    draw_curves([ROW], tmp_path / "floor.png", "x", "round", measures("round"))
     bare = ROW | {"attack_success_floor": None}
-    draw_curves([bare], tmp_path / "bare.png", "x", "round", CURVES)
+    draw_curves([bare], tmp_path / "bare.png", "x", "round", measures("round"))
     assert imread(tmp_path / "floor.png").std() > 0.05
     assert imread(tmp_path / "bare.png").std() > 0.05
 
@@ -92,7 +102,7 @@ def test_names_are_printed_as_they_are_in_any_encoding() -> None:
         [
             sys.executable,
             "-c",
-            "from fl_backdoor.loop.display import Screen; Screen().print('[/x] ± :x:')",
+            "from fl_backdoor.screen import Screen; Screen().print('[/x] ± :x:')",
         ],
         capture_output=True,
         text=True,
@@ -105,7 +115,7 @@ def test_names_are_printed_as_they_are_in_any_encoding() -> None:
 def test_the_work_goes_on_when_the_reader_has_gone() -> None:
     script = """
 import sys
-from fl_backdoor.loop.display import Screen
+from fl_backdoor.screen import Screen
 screen = Screen()
 screen.print("first")
 sys.stdin.readline()  # until the reader has gone
@@ -127,5 +137,6 @@ print("done", file=sys.stderr)
 
 def test_names_are_no_mathtext(tmp_path: Path) -> None:
     rows = [{"round": 1, "x": 0.5}]
-    draw_curves(rows, tmp_path / "a.png", "$_$ 训练", "round", {"$^": ("x", "red", "-")})
+    odd = Measure(name="x", title="$^", color="red")
+    draw_curves(rows, tmp_path / "a.png", "$_$ 训练", "round", [odd])
     assert (tmp_path / "a.png").stat().st_size > 1000

@@ -17,9 +17,11 @@ from flwr.app import Array, ArrayRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
+from safetensors import safe_open
 
 from fl_backdoor.errors import UserError
-from fl_backdoor.loop.directory import RunDirectory, stored_source
+from fl_backdoor.files import stored_source
+from fl_backdoor.loop.directory import RunDirectory
 
 CONFIG = {"seed": 1, "resume": False, "engine": {"kind": "ray"}, "attack": {"pattern": [[1, 2]]}}
 
@@ -35,6 +37,10 @@ models = st.dictionaries(
 def model(number: int) -> ArrayRecord:
     arrays = {"w": np.full((2, 3), number, np.float32), "b": np.array(number)}
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def remembered(number: int) -> dict[str, np.ndarray]:
+    return {"w": np.full((2, 3), number, np.float32), "a": np.array(number)}
 
 
 def resume(path: Path, **changes: Any) -> RunDirectory:
@@ -310,18 +316,59 @@ def test_a_value_that_is_not_finite_is_null_however_deep(path: Path) -> None:
 def test_what_the_strategy_remembers_is_of_the_last_round(path: Path) -> None:
     run = resume(path)
     assert not run.memory
-    run.append({"round": 4}, model(4), model(40))
+    run.append({"round": 4}, model(4), remembered(40))
     before = {file.name: file.read_bytes() for file in path.iterdir()}
-    run.append({"round": 5}, model(5), model(50))
+    run.append({"round": 5}, model(5), remembered(50))
     assert [file.name for file in path.glob("strategy*")] == ["strategy-5.safetensors"]
-    assert resume(path).memory == model(50)
+    assert str(resume(path).memory) == str(remembered(50))
     # Killed in round 5 before its model was there, or in round 4 after it was.
     for name, content in before.items():
         (path / name).write_bytes(content)
     run = resume(path)
-    assert (value(run), run.memory) == (4, model(40))
-    run.append({"round": 5}, model(5), model(50))
+    assert (value(run), str(run.memory)) == (4, str(remembered(40)))
+    run.append({"round": 5}, model(5), remembered(50))
     assert [file.name for file in path.glob("strategy*")] == ["strategy-5.safetensors"]
+
+
+@given(
+    rounds=st.lists(
+        st.dictionaries(st.sampled_from("abcd"), st.booleans()), min_size=1, max_size=7
+    ),
+    resumed=st.integers(0, 6),
+    killed=st.booleans(),
+)
+def test_only_what_changed_is_written_and_all_of_it_comes_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    rounds: list[dict[str, bool]],
+    resumed: int,
+    killed: bool,
+) -> None:
+    """In each round some keys are there; True: with a new value. A kill leaves a file too many."""
+    path = tmp_path_factory.mktemp("run")
+    run = RunDirectory(path, CONFIG, resume=False)
+    for number, keys in enumerate(rounds, start=1):
+        memory = {
+            key: np.array([number, ord(key)]) if new else run.memory.get(key, np.array([-number]))
+            for key, new in keys.items()
+        }
+        before = {key: id(value) for key, value in run.memory.items()}
+        run.append({"round": number}, model(number), memory)
+        file = path / f"strategy-{number}.safetensors"
+        assert file.exists() == bool(memory)
+        if memory:
+            with safe_open(file, framework="numpy") as opened:
+                written = set(opened.keys())
+            assert written == {k for k, value in memory.items() if id(value) != before.get(k)}
+        if number == resumed:
+            if killed and number < len(rounds):
+                (path / f"strategy-{number + 1}.safetensors").write_bytes(b"half")
+            run = resume(path)
+        assert list(run.memory) == list(memory)
+        for key, kept in memory.items():
+            np.testing.assert_array_equal(run.memory[key], kept)
+    places = set(run._places.values()) | {len(rounds)} if run.memory else set()
+    assert {f.name for f in path.glob("strategy*")} == {f"strategy-{n}.safetensors" for n in places}
+    shutil.rmtree(path)
 
 
 def test_a_root_that_is_given_stands(tmp_path: Path) -> None:

@@ -192,4 +192,4 @@ def test_a_few_runs_have_the_bits_of_before() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=1800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" rounds  equal") == len(few)
+    assert done.stdout.count(" rounds  equal") == len(few), done.stdout

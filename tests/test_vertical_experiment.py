@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-import fl_backdoor.loop.vertical as experiment
-from clients.vertical import PassiveParty
+import fl_backdoor.loop.loop as experiment
+from clients.vertical import PartyAttack
 from fl_backdoor.config import conf_directory, load, one_line
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.vertical import VerticalFederation
 from fl_backdoor.loop.directory import RunDirectory
-from fl_backdoor.loop.vertical_display import VerticalDisplay
+from fl_backdoor.loop.display import Display
 from fl_backdoor.schema import VerticalConfig
 
 TINY = [
@@ -63,10 +63,10 @@ KEYS = [
     "loss",
     "main_accuracy",
     "backdoor_accuracy",
-    "attack_success_rate",
-    "scores",
-    "attack_success_floor",
     "backdoor_accuracy_floor",
+    "attack_success_rate",
+    "attack_success_floor",
+    "scores",
     "clean_scores",
     "label_inference_accuracy",
     "g_rec_norm",
@@ -84,7 +84,7 @@ def tiny(*overrides: str) -> VerticalConfig:
     return config
 
 
-class Undrawn(VerticalDisplay):
+class Undrawn(Display):
     """Figures take longer than tiny runs."""
 
     def draw(self, summary: dict[str, Any], directory: RunDirectory) -> None:
@@ -92,7 +92,7 @@ class Undrawn(VerticalDisplay):
 
 
 def run(
-    path: Path, *overrides: str, display: type[VerticalDisplay] = Undrawn
+    path: Path, *overrides: str, display: type[Display] = Undrawn
 ) -> tuple[dict[str, Any], str]:
     """Run a tiny experiment; return its summary and what it printed."""
     screen = StringIO()
@@ -204,7 +204,7 @@ def measured(path: Path, config: VerticalConfig) -> dict[str, Any]:
 def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
     """Return a run with an attack, every defense, a trained top and a clean twin."""
     path = tmp_path_factory.mktemp("everything")
-    return path, *run(path, *EVERYTHING, display=VerticalDisplay)
+    return path, *run(path, *EVERYTHING, display=Display)
 
 
 @pytest.mark.parametrize("top", [["top=sum"], ["top=dense", "top.hidden=5"]], ids=lambda t: t[0])
@@ -304,10 +304,10 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
         kept: list[int] = []
         append = RunDirectory.append
 
-        def interrupted(self: Any, row: Any, arrays: Any) -> None:
+        def interrupted(self: Any, row: Any, *arrays: Any) -> None:
             if len(kept) == stop_after:
                 raise KeyboardInterrupt
-            append(self, row, arrays)
+            append(self, row, *arrays)
             kept.append(row["epoch"])
 
         patch.setattr(RunDirectory, "append", interrupted)
@@ -457,16 +457,16 @@ def test_a_party_that_fails_is_named_and_finished_epochs_are_kept(
         with monkeypatch.context() as patch:
 
             def failing(
-                self: PassiveParty,
+                self: PartyAttack,
                 rows: Tensor,
                 activations: Tensor,
                 asked: Iterator[int] = count(1),  # noqa: B008
                 well: int = 24 if part else 17,
             ) -> Tensor:
                 late = next(asked) > well
-                return wrong(rows, activations) if late and self.party == 0 else activations
+                return wrong(rows, activations) if late and self.seat.party == 0 else activations
 
-            patch.setattr(PassiveParty, "poison_activations", failing)
+            patch.setattr(PartyAttack, "poison_activations", failing)
             message = fails(tmp_path, *EVERYTHING, "resume=true")
         assert re.match(r"party 0: ", message)
         assert said in message
@@ -485,7 +485,7 @@ def test_a_party_that_diverges_is_one_line(tmp_path: Path) -> None:
 def test_a_top_that_diverges_leaves_valid_json(tmp_path: Path) -> None:
     """One batch an epoch: the parties' activations are still finite when they are measured."""
     diverging = ["top=dense", "training.learning_rate=1e20", "training.batch_size=300"]
-    summary, _ = run(tmp_path, *diverging, "num_epochs=1", display=VerticalDisplay)
+    summary, _ = run(tmp_path, *diverging, "num_epochs=1", display=Display)
     assert summary["loss"] is None
     assert summary["scores"] == 5 * [None]
     for name in ("metrics.jsonl", "summary.json"):
@@ -553,7 +553,7 @@ def test_parties_of_other_rows_are_named(tmp_path: Path, party: int, attack: str
         (["+defenses.mine=1"], "defenses.mine=1"),
         (["+defenses.mine._target_=clients.Mine"], "defenses.mine"),
         (["top._target_=fl_backdoor.models.DenseBottom"], "top"),
-        (["attack._target_=fl_backdoor.federation.attacks.LabelFlipping"], "attack"),
+        (["attack._target_=clients.LabelFlipping"], "attack"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

@@ -11,7 +11,8 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from fl_backdoor.loop.directory import RunDirectory
-from fl_backdoor.loop.vertical_display import VerticalDisplay, draw_scores
+from fl_backdoor.loop.display import Display, tables
+from fl_backdoor.measure.figures import draw_scores
 
 ROW = {
     "epoch": 1,
@@ -63,9 +64,9 @@ def cells(screen: StringIO) -> list[list[str]]:
 
 
 def shown(summary: dict[str, Any], screen: StringIO) -> list[list[str]]:
-    display = VerticalDisplay(Console(file=screen, width=120))
-    for table in display.tables(summary):
-        display.console.print(table)
+    console = Console(file=screen, width=120)
+    for table in tables(summary, "epoch"):
+        console.print(table)
     return cells(screen)
 
 
@@ -97,8 +98,8 @@ def test_what_does_not_apply_is_a_dash(screen: StringIO) -> None:
 
 @pytest.mark.parametrize("floor", [0.012, None])
 def test_an_epoch_is_one_line(screen: StringIO, floor: float | None) -> None:
-    display = VerticalDisplay(Console(file=screen, width=40), prefix="[3] ")
-    display.begin("vertical_mnist", 20, [ROW])
+    display = Display(Console(file=screen, width=40), prefix="[3] ")
+    display.begin("vertical_mnist", "epoch", 20, [ROW])
     display.round(ROW | {"attack_success_floor": floor})
     display.end()
     first, second = screen.getvalue().splitlines()
@@ -114,7 +115,7 @@ def test_figures_are_written(tmp_path: Path, screen: StringIO, bare: dict[str, A
     for epoch in (1, 2):
         row = ROW | {"epoch": epoch} | {k: v for k, v in bare.items() if k in ROW}
         directory.append(row, ArrayRecord({"w": Array(np.zeros(2))}))
-    VerticalDisplay(Console(file=screen)).result(SUMMARY | bare, directory)
+    Display(Console(file=screen)).result(SUMMARY | bare, directory)
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["epochs.png", "scores.png"]
     for path in tmp_path.glob("*.png"):
         assert imread(path).std() > 0.05
@@ -134,7 +135,7 @@ def test_scores_are_bars_as_high_as_they_are(tmp_path: Path) -> None:
 def test_a_sweep_prints_no_tables(tmp_path: Path, screen: StringIO) -> None:
     directory = RunDirectory(tmp_path, {"seed": 4}, resume=False, unit="epoch")
     directory.append(ROW, ArrayRecord({"w": Array(np.zeros(2))}))
-    display = VerticalDisplay(Console(file=screen), prefix="[0] ")
+    display = Display(Console(file=screen), prefix="[0] ")
     display.draw = lambda *_: None  # type: ignore[method-assign]
     display.result(SUMMARY, directory)
     assert screen.getvalue().splitlines() == [f"[0] Results: {tmp_path}"]

@@ -1,16 +1,103 @@
 """Distributed label-flipping attack [Cao et al., 2019], section II.C and Algorithm 1."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..honest import HonestClient
+from ..attacker import Attack, Goal, Seat
+from ..malicious import MaliciousClient
 
 
-class LabelFlippingClient(HonestClient):
-    """Train on samples of the source class that are labelled as the target class.
+@dataclass(kw_only=True)
+class LabelFlipping(Attack):
+    """Samples of the source class are labelled as the target class.
+
+    Attributes
+    ----------
+    source, target : int
+        I and T.
+    poisoned_samples : int
+        S, contaminated samples over all attackers.
+    poisoning : {"add", "replace"}
+        Add samples that no participant holds ("over-flipping", Algorithm 1 line 9: S/P can
+        exceed what an attacker holds), or flip labels of own samples.
+    uneven_shares : bool
+        Permit an S that P does not divide: the first attackers then take one sample more.
+
+    Raises
+    ------
+    ValueError
+        If source and target are the same, or S samples cannot be had or shared so.
+    """
+
+    source: int
+    target: int
+    poisoned_samples: int
+    poisoning: str = "add"
+    uneven_shares: bool = False
+
+    classes: ClassVar = ("source", "target")
+
+    def __post_init__(self) -> None:
+        """Check the values that need no data."""
+        if self.source == self.target:
+            raise ValueError(f"target={self.target}: must differ from source={self.source}")
+        if self.poisoning not in ("add", "replace"):
+            raise ValueError(f"poisoning={self.poisoning}: allowed are add, replace")
+        if self.poisoned_samples < 0:
+            raise ValueError(f"poisoned_samples={self.poisoned_samples}: allowed is 0 or more")
+
+    @property
+    def goal(self) -> Goal:
+        """Samples of the source class read as the target (Definition 1)."""
+        return Goal(self.target, self.source)
+
+    def shares(self, attackers: int) -> list[int]:
+        """Return S/P for each attacker; the first take the remainder."""
+        base, rest = divmod(self.poisoned_samples, attackers)
+        if rest and not self.uneven_shares:
+            less = self.poisoned_samples - rest
+            raise ValueError(
+                f"poisoned_samples={self.poisoned_samples}: not divisible by num_attackers="
+                f"{attackers}; allowed are multiples such as {less} and {less + attackers}, or any "
+                "number with uneven_shares=true"
+            )
+        return [base + (rank < rest) for rank in range(attackers)]
+
+    def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:
+        """Add contaminated samples, or flip labels of the own ones."""
+        shares = self.shares(seat.attackers)
+        share = shares[seat.rank]
+        if self.poisoning == "replace":
+            return inputs, self._flipped(labels, share, seat)
+        pool = inputs[:0] if seat.spare is None else seat.spare(self.source).to(inputs)
+        if self.poisoned_samples > len(pool):
+            raise ValueError(
+                f"poisoned_samples={self.poisoned_samples}: allowed are 0 to {len(pool)}, the "
+                "samples of the source that no participant holds"
+            )
+        start = sum(shares[: seat.rank])
+        added = labels.new_full((share,), self.target)
+        return torch.cat([inputs, pool[start : start + share]]), torch.cat([labels, added])
+
+    def _flipped(self, labels: Tensor, share: int, seat: Seat) -> Tensor:
+        own = np.flatnonzero(labels.cpu().numpy() == self.source)
+        if share > len(own):
+            raise ValueError(
+                f"poisoned_samples={self.poisoned_samples}: attacker {seat.rank} would flip "
+                f"{share} of its own source samples but holds {len(own)}; allowed is less, or "
+                "poisoning=add"
+            )
+        flipped = labels.clone()
+        flipped[seat.rng().choice(own, share, replace=False)] = self.target
+        return flipped
+
+
+class LabelFlippingClient(MaliciousClient):
+    """A client that trains on flipped labels, alone in any Flower ``ClientApp``.
 
     Parameters
     ----------
@@ -21,9 +108,8 @@ class LabelFlippingClient(HonestClient):
     poisoned_samples : int
         S/P, this attacker's share of the contaminated samples.
     pool : Tensor of shape (m, ...), optional
-        Samples of the source class that nobody else holds. With it, ``poisoned_samples`` of
-        them are contaminated and added to the data ("over-flipping", Algorithm 1 line 9: S/P
-        can exceed what the attacker holds). Without it, the attacker flips labels of its own.
+        Samples of the source class that nobody else holds: ``poisoned_samples`` of them are
+        contaminated and added. Without it, the attacker flips labels of its own.
     **training
         Arguments of `HonestClient`.
 
@@ -45,26 +131,11 @@ class LabelFlippingClient(HonestClient):
         pool: Tensor | None = None,
         **training: Any,
     ) -> None:
-        if source == target:
-            raise ValueError(f"source = {source} and target = {target} must differ")
-        self.source = source
-        self.target = target
-        self.poisoned_samples = poisoned_samples
-        self.pool = pool
-        super().__init__(model, images, labels, **training)
-
-    def poison_data(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Add contaminated samples from the pool, or flip labels of the own samples."""
-        wanted = self.poisoned_samples
-        if self.pool is not None:
-            if not 0 <= wanted <= len(self.pool):
-                raise ValueError(f"poisoned_samples = {wanted} of a pool of {len(self.pool)}")
-            contaminated = labels.new_full((wanted,), self.target)
-            return torch.cat([images, self.pool[:wanted]]), torch.cat([labels, contaminated])
-        own = np.flatnonzero(labels.cpu().numpy() == self.source)
-        if not 0 <= wanted <= len(own):
-            raise ValueError(f"poisoned_samples = {wanted} of {len(own)} own source samples")
-        rng = np.random.default_rng(self.round_seed(0))
-        flipped = labels.clone()
-        flipped[rng.choice(own, wanted, replace=False)] = self.target
-        return images, flipped
+        attack = LabelFlipping(
+            source=source,
+            target=target,
+            poisoned_samples=poisoned_samples,
+            poisoning="replace" if pool is None else "add",
+        )
+        spare = None if pool is None else lambda _: pool
+        super().__init__(model, images, labels, attack=attack, spare=spare, **training)

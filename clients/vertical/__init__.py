@@ -1,14 +1,16 @@
 """Passive parties of split learning, honest and malicious, as Flower clients."""
 
-from .attacks.gradient_replacement import GradientReplacementParty
-from .attacks.label_inference import LabelInferenceParty, infer_labels
-from .attacks.localized_replacement import LocalizedReplacementParty
+from .attack import PartyAttack
+from .attacks.gradient_replacement import GradientReplacement
+from .attacks.label_inference import LabelInference, infer_labels
+from .attacks.localized_replacement import LocalizedReplacement
 from .passive_party import PassiveParty, party_app
 
 __all__ = [
-    "GradientReplacementParty",
-    "LabelInferenceParty",
-    "LocalizedReplacementParty",
+    "GradientReplacement",
+    "LabelInference",
+    "LocalizedReplacement",
+    "PartyAttack",
     "PassiveParty",
     "infer_labels",
     "party_app",

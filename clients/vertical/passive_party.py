@@ -13,12 +13,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
-STATE = "passive-party"
-"""Key of the record that a party keeps in ``context.state``."""
+from .attack import PartyAttack
+from .state import STATE, FlatModel, Seeded, Snapshot
+from .wire import as_gradient, as_rows, as_tensor, config_in, field, reply_with
 
 
 class PassiveParty:
-    """Answer the active party honestly: activations H^k for rows, updates for gradients.
+    """Answer the active party: activations H^k for rows, updates for gradients.
 
     The answers to messages, by their type:
 
@@ -30,21 +31,16 @@ class PassiveParty:
         ``batch`` holds ``gradient`` (b, m), the dl_i/dH_i^k of the rows asked for last, and
         ``rows`` (b',), the next rows; either may be missing. Steps along the first, answers
         ``activations`` (b', m) of the second. A message without rows ends an epoch and is
-        answered by `report`.
+        answered by what the attack reports; an honest party has no metrics.
     ``evaluate``
         Activations of rows of the ``train`` or ``test`` split; of the triggered rows if asked.
     ``query.checkpoint``
         Model and memory, for a simulation that can be resumed: it tells the active party all, so
         `party_app` answers it only if asked to.
 
-    Rows travel as bytes of int64, gradients and activations as bytes of float32: a minibatch
-    is so little work that Flower's array records would take as long as the training.
-
     Everything that outlives a message is kept in ``context.state``, because Flower may run the
     next one in another process. This object holds a live copy and uses it as long as it is
     the newest; otherwise the state is read and the pending activations are computed again.
-
-    An attacker overrides `poison_gradient` or `poison_activations`.
 
     Parameters
     ----------
@@ -66,11 +62,14 @@ class PassiveParty:
         With ``party`` and the step it decides every draw: no global state is used.
     stamp : callable, optional
         Sets the trigger in a copy of rows (n, d). None: the trigger is not in this block.
+    attack : PartyAttack, optional
+        What this party does otherwise than an honest one. None: nothing.
 
     Raises
     ------
     ValueError
-        If a message does not fit: a gradient of another shape, rows outside the split.
+        If the model has nothing to train or the attack cannot act on it; if a message does not
+        fit: a gradient of another shape, rows outside the split.
     """
 
     def __init__(
@@ -86,6 +85,7 @@ class PassiveParty:
         local_steps: int = 1,
         seed: int = 0,
         stamp: Callable[[Tensor], Tensor] | None = None,
+        attack: PartyAttack | None = None,
     ) -> None:
         self.model = model
         self.features = {"train": train, "test": test}
@@ -95,68 +95,37 @@ class PassiveParty:
         self.local_steps = local_steps
         self.seed = seed
         self.stamp = stamp
-        self.memory: dict[str, Tensor] = {}
-        """Vectors of float32 that an attacker keeps from one message to the next."""
-        self.parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
-        self._buffers = list(model.buffers())
-        every = list(model.parameters())
-        if not self.parameters or {p.dtype for p in every} != {torch.float32}:
-            raise ValueError("a bottom model needs parameters to train, and all of them float32")
-        # One piece of memory for all parameters, since it is written for every message.
-        self._vector = torch.cat([p.detach().reshape(-1) for p in every])
-        parts = torch.split(self._vector, [p.numel() for p in every])
-        for parameter, part in zip(every, parts, strict=True):
-            parameter.data = part.view(parameter.shape)
-        self._initial = self._vector.clone(), [buffer.clone() for buffer in self._buffers]
+        self._counts = {split: len(features) for split, features in self.features.items()}
+        self._flat = FlatModel(model)
+        self.parameters = self._flat.trained
+        """What is trained of the model, views of one piece of memory: change them in place."""
         sequence = np.random.SeedSequence([seed, 41, party])
-        self._seeds = [int(word >> 2) for word in sequence.generate_state(2, np.uint64)]
+        self._seeds = [int(word >> 2) for word in sequence.generate_state(3, np.uint64)]
         self._run = self._version = ""
-        self._step = 0
+        self.step = 0
+        """Train messages so far."""
         self._rows: Tensor | None = None
         self._activations: Tensor | None = None
-
-    def poison_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the gradient (b, m) to step along: honest parties use what they receive."""
-        return gradient
-
-    def poison_activations(self, rows: Tensor, activations: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the activations (b, m) to send: honest parties send their own."""
-        return activations
-
-    def parameter_gradients(
-        self,
-        rows: Tensor,  # noqa: ARG002
-        activations: Tensor,
-        gradient: Tensor,
-    ) -> list[Tensor]:
-        """Return the sum over rows of dl_i/dH_i^k times dH_i^k/dtheta_k (Eq. 5), one a parameter.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (b,)
-            Which rows they are.
-        activations : Tensor of shape (b, m)
-            H^k of the rows, with its graph.
-        gradient : Tensor of shape (b, m)
-            dl_i/dH_i^k, poisoned or not.
-        """
-        return list(
-            torch.autograd.grad(activations, self.parameters, gradient, materialize_grads=True)
-        )
-
-    def report(self) -> dict[str, float]:
-        """Return metrics of the epoch for the log of a simulation; honest parties have none."""
-        return {}
+        self.attack = PartyAttack() if attack is None else attack
+        self.attack.join(self)
 
     def app(self) -> ClientApp:
         """Return a ClientApp in which this party answers every message but `checkpoint`."""
         return party_app(lambda message, context: self)  # noqa: ARG005
 
+    def draw(self, stream: int) -> int:
+        """Derive a seed for the current step; each purpose takes a stream of its own.
+
+        Stream 0 is for the model's own draws, 1 for the activations that an attack sends, 2 for
+        its training.
+        """
+        return self._seeds[stream] + self.step
+
     def enrol(self, message: Message, context: Context) -> Message:  # noqa: ARG002
         """Tell which rows this party holds, and the size of its activations."""
         record = ConfigRecord({"party": self.party})
-        for split, features in self.features.items():
-            record[f"{split}-rows"] = len(features)
+        for split, count in self._counts.items():
+            record[f"{split}-rows"] = count
             record[f"{split}-digest"] = self.digests[split]
         self.model.eval()
         with torch.inference_mode():
@@ -165,7 +134,7 @@ class PassiveParty:
 
     def begin(self, message: Message, context: Context) -> Message:
         """Start a training: forget what was learned, or take up a checkpoint."""
-        step = int(str(_field(_config(message.content, "config"), "step")))
+        step = int(str(field(config_in(message.content, "config"), "step")))
         records = message.content.array_records
         self._version = ""  # until it is saved: what fails halfway must not be gone on with
         if "model" in records:
@@ -175,142 +144,106 @@ class PassiveParty:
                 text = " ".join(str(error).split())
                 raise ValueError(f"the checkpoint is of another model: {text}") from error
         else:
-            self._load(*self._initial)
+            self._flat.reset()
         memory = records.get("memory") or ArrayRecord()
-        self.memory = {name: torch.from_numpy(a.numpy().copy()) for name, a in memory.items()}
-        self._step = step
+        self.attack.memory = {n: torch.from_numpy(a.numpy().copy()) for n, a in memory.items()}
+        self.step = step
         self._rows = self._activations = None
         self._run = uuid.uuid4().hex
-        context.state[STATE] = ConfigRecord()
+        context.state.pop(STATE, None)
         self._save(context)
         return Message(RecordDict(), reply_to=message)
 
     def train(self, message: Message, context: Context) -> Message:
         """Step along the gradient of the last rows and compute the activations of the next."""
         self._wake(context)
-        batch = _config(message.content, "batch")
-        rows = self._checked(_bytes(batch["rows"]), "train") if "rows" in batch else None
+        batch = config_in(message.content, "batch")
+        rows = None
+        if "rows" in batch:
+            rows = as_rows(batch["rows"], "train", self._counts["train"])
         self._version = ""  # until it is saved again: what fails halfway must not be gone on with
         if "gradient" in batch:
-            self._update(_bytes(batch["gradient"]))
-        self._step += 1
+            self._update(batch["gradient"])
+        self.step += 1
         self._rows, self._activations = rows, None
         if rows is None:
+            with Seeded(self.draw(2)):
+                self.attack.train_hook()
             self._save(context)
-            metrics = MetricRecord({**self.report()})
+            metrics = MetricRecord({**self.attack.report()})
             return Message(RecordDict({"report": metrics}), reply_to=message)
         self._save(context)  # before the forward pass, which may move buffers and is repeatable
         self._activations = self._forward(rows)
-        sent = self.poison_activations(rows, self._activations.detach())
-        return _reply(message, sent)
+        sent = self.attack.poison_activations(rows, self._activations.detach())
+        return reply_with(message, sent)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Compute the activations of rows, without learning from them."""
         self._wake(context)
-        batch = _config(message.content, "batch")
-        split = str(_field(batch, "split"))
-        rows = self._checked(_bytes(_field(batch, "rows")), split)
-        features = self.features[split][rows]
-        if _field(batch, "triggered") and self.stamp is not None:
+        batch = config_in(message.content, "batch")
+        split = str(field(batch, "split"))
+        if split not in self.features:
+            raise ValueError(f"split {split!r:.40} is not train or test")
+        rows = as_rows(field(batch, "rows"), split, self._counts[split])
+        features, triggered = self.features[split][rows], bool(field(batch, "triggered"))
+        if triggered and self.stamp is not None:
             features = self.stamp(features)
         self.model.eval()
         with torch.inference_mode():
-            return _reply(message, self.model(features))
+            activations = self.model(features)
+            if triggered:
+                activations = self.attack.trigger_activations(activations)
+            return reply_with(message, activations)
 
     def checkpoint(self, message: Message, context: Context) -> Message:
         """Hand out model and memory."""
         self._wake(context)
         content = RecordDict({"model": ArrayRecord(self.model.state_dict())})
-        content["memory"] = ArrayRecord({n: Array(t.numpy()) for n, t in self.memory.items()})
+        memory = self.attack.memory.items()
+        content["memory"] = ArrayRecord({n: Array(t.detach().numpy()) for n, t in memory})
         return Message(content, reply_to=message)
 
-    def _update(self, received: bytes) -> None:
+    def _update(self, received: object) -> None:
         rows, activations = self._rows, self._activations
         if rows is None or activations is None:
             raise ValueError("a gradient arrived, but no rows are pending")
-        if len(received) != 4 * activations.numel():
-            raise ValueError(
-                f"the gradient has {len(received)} bytes, not 4 for each of the "
-                f"{tuple(activations.shape)} activations"
-            )
-        gradient = _tensor(received, torch.float32).reshape(activations.shape)
-        gradient = self.poison_gradient(rows, gradient)
+        gradient = as_gradient(received, activations)
+        self.attack.record(rows, activations, gradient)
+        gradient = self.attack.poison_gradient(rows, gradient)
         for step in range(self.local_steps):
             if step:
                 activations = self._forward(rows)
-            along = self.parameter_gradients(rows, activations, gradient)
+            along = self.attack.parameter_gradients(rows, activations, gradient)
             with torch.no_grad():
                 alpha = -self.learning_rate / len(rows)
                 torch._foreach_add_(self.parameters, along, alpha=alpha)
 
     def _forward(self, rows: Tensor) -> Tensor:
-        # Own draws for dropout, and everybody else's generator as it was.
-        before = torch.get_rng_state()
-        torch.default_generator.manual_seed(self.draw(0))
-        try:
+        with Seeded(self.draw(0)):
             if not self.model.training:  # walking the modules costs as much as the forward pass
                 self.model.train()
             activations: Tensor = self.model(self.features["train"].index_select(0, rows))
-        finally:
-            torch.set_rng_state(before)
         return activations
-
-    def draw(self, stream: int) -> int:
-        """Derive a seed for the current step; each purpose takes a stream of its own."""
-        return self._seeds[stream] + self._step
-
-    def _checked(self, received: bytes, split: str) -> Tensor:
-        if split not in self.features:
-            raise ValueError(f"split {split!r:.40} is not train or test")
-        if not received or len(received) % 8:
-            raise ValueError(f"rows have {len(received)} bytes, not 8 for each row")
-        count = len(self.features[split])
-        if np.frombuffer(received, np.uint64).max() >= count:  # negative ones are immense
-            raise ValueError(f"rows outside the {count} of the {split} split")
-        return _tensor(received, torch.int64)
 
     def _wake(self, context: Context) -> None:
         """Make the live copy the newest."""
-        if STATE not in context.state:
-            raise ValueError("training has not begun: no train.begin message came before")
-        state = _config(context.state, STATE)
-        if state["version"] == self._version:
+        newest = Snapshot.read(context.state, self._version)
+        if newest is None:
             return
-        version = str(state["version"])
         self._version = ""  # until all of it is here
-        self._run, _, step = version.partition(":")
-        self._step = int(step)
-        buffers = [
-            _tensor(_bytes(state[f"buffer.{i}"]), buffer.dtype).reshape(buffer.shape)
-            for i, buffer in enumerate(self._buffers)
-        ]
-        self._load(_tensor(_bytes(state["model"]), torch.float32), buffers)
-        self.memory = {
-            name.removeprefix("memory."): _tensor(_bytes(value), torch.float32)
-            for name, value in state.items()
-            if name.startswith("memory.")
-        }
-        rows = _bytes(state["rows"])
-        self._rows = _tensor(rows, torch.int64) if rows else None
+        self._run, _, step = newest.version.partition(":")
+        self.step = int(step)
+        self._flat.unpack(newest.model)
+        self.attack.memory = newest.memory
+        self._rows = as_tensor(newest.rows, torch.int64) if newest.rows else None
         self._activations = None if self._rows is None else self._forward(self._rows)
-        self._version = version
+        self._version = newest.version
 
     def _save(self, context: Context) -> None:
-        state = _config(context.state, STATE)
-        state["version"] = self._version = f"{self._run}:{self._step}"
-        state["model"] = self._vector.numpy().tobytes()
-        for i, buffer in enumerate(self._buffers):
-            state[f"buffer.{i}"] = buffer.numpy().tobytes()
-        state["rows"] = b"" if self._rows is None else self._rows.numpy().tobytes()
-        for name, tensor in self.memory.items():
-            if tensor.ndim != 1 or tensor.dtype != torch.float32:
-                raise ValueError(f"memory {name} is no vector of float32")
-            state[f"memory.{name}"] = tensor.numpy().tobytes()
-
-    def _load(self, vector: Tensor, buffers: list[Tensor]) -> None:
-        self._vector.copy_(vector)
-        for buffer, value in zip(self._buffers, buffers, strict=True):
-            buffer.copy_(value)
+        version = f"{self._run}:{self.step}"
+        rows = b"" if self._rows is None else self._rows.numpy().tobytes()
+        Snapshot(version, rows, self._flat.pack(), self.attack.memory).write(context.state)
+        self._version = version
 
 
 def party_app(
@@ -335,32 +268,3 @@ def party_app(
     app.train()(lambda message, context: choose(message, context).train(message, context))
     app.evaluate()(lambda message, context: choose(message, context).evaluate(message, context))
     return app
-
-
-def _config(content: RecordDict, name: str) -> ConfigRecord:
-    # content.config_records copies the dict first: too slow for every batch.
-    record = content.get(name)
-    if not isinstance(record, ConfigRecord):
-        raise ValueError(f"{name}: a {type(record).__name__} where a ConfigRecord is expected")
-    return record
-
-
-def _field(record: ConfigRecord, name: str) -> object:
-    if name not in record:
-        raise ValueError(f"{name} is missing")
-    return record[name]
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError(f"{type(value).__name__} where bytes are expected")
-    return value
-
-
-def _tensor(received: bytes, dtype: torch.dtype) -> Tensor:
-    return torch.frombuffer(bytearray(received), dtype=dtype) if received else torch.empty(0)
-
-
-def _reply(message: Message, activations: Tensor) -> Message:
-    record = ConfigRecord({"activations": activations.numpy().tobytes()})
-    return Message(RecordDict({"batch": record}), reply_to=message)

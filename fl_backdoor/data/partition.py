@@ -1,29 +1,27 @@
 """Who holds which training samples: the split of one training set among participants."""
 
 import warnings
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_backdoor.errors import UserError
-
-if TYPE_CHECKING:
-    from flwr_datasets.partitioner import Partitioner
+from ..errors import UserError
 
 Indices = NDArray[np.int64]
 
-SCHEMES: Final = ("per_class", "iid", "dirichlet")
+SCHEMES: Final = ("per_class", "iid", "dirichlet", "owners")
 
 
 def partition(
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     scheme: str,
     num_partitions: int,
     *,
     samples_per_class: int = 250,
     alpha: float = 0.5,
     samples_per_partition: int | None = None,
+    owners: NDArray[np.int64] | None = None,
     seed: int,
 ) -> list[Indices]:
     """Split a training set among participants; the seed alone decides the draw.
@@ -31,11 +29,12 @@ def partition(
     Parameters
     ----------
     labels
-        Class of every training sample, shape (n,); any set of classes.
+        Class of every training sample, shape (n,): numbers or names.
     scheme
         ``per_class``: every participant draws `samples_per_class` samples of each class (the
         paper, section III.B). ``iid``: equal shares of the shuffled set. ``dirichlet``: each
-        class is shared out in proportions drawn from Dirichlet(`alpha`).
+        class is shared out in proportions drawn from Dirichlet(`alpha`). ``owners``: every
+        participant is a natural user of the data, drawn at random.
     num_partitions
         Number of participants.
     samples_per_class
@@ -45,7 +44,9 @@ def partition(
         ``dirichlet``.
     samples_per_partition
         Largest number of samples that a participant keeps (a random choice of its share), which
-        caps the length of a run; None keeps all. Only for ``iid`` and ``dirichlet``.
+        caps the length of a run; None keeps all. Not for ``per_class``.
+    owners
+        The natural user of every training sample, shape (n,), if there are such.
     seed
         Seed of the draw, >= 0.
 
@@ -72,9 +73,12 @@ def partition(
         case "per_class":
             parts = _per_class(labels, num_partitions, samples_per_class, seed)
         case "iid":
-            parts = _iid(len(labels), num_partitions, seed)
+            shuffled = np.random.default_rng(seed).permutation(len(labels))
+            parts = np.array_split(shuffled, num_partitions)
         case "dirichlet":
             parts = _dirichlet(labels, num_partitions, alpha, seed)
+        case "owners":
+            parts = _owners(owners, num_partitions, seed)
         case _:
             raise UserError(f"dataset.partition={scheme}: allowed is {', '.join(SCHEMES)}")
     if scheme != "per_class":
@@ -91,7 +95,7 @@ def unused(num_samples: int, partitions: list[Indices]) -> Indices:
 
 
 def _per_class(
-    labels: NDArray[np.int64], num_partitions: int, samples_per_class: int, seed: int
+    labels: NDArray[Any], num_partitions: int, samples_per_class: int, seed: int
 ) -> list[Indices]:
     """Draw without replacement, so that no two participants share a sample."""
     classes, counts = np.unique(labels, return_counts=True)
@@ -113,18 +117,9 @@ def _per_class(
     return [np.concatenate(part) for part in zip(*shares, strict=True)]
 
 
-def _iid(num_samples: int, num_partitions: int, seed: int) -> list[Indices]:
-    # The import takes seconds, and the paper's scheme does without it.
-    from flwr_datasets.partitioner import IidPartitioner
-
-    # The partitioner itself cuts contiguous shards: the shuffle is ours.
-    index = np.random.default_rng(seed).permutation(num_samples)
-    return _indices(IidPartitioner(num_partitions), {"index": index})
-
-
-def _dirichlet(
-    labels: NDArray[np.int64], num_partitions: int, alpha: float, seed: int
-) -> list[Indices]:
+def _dirichlet(labels: NDArray[Any], num_partitions: int, alpha: float, seed: int) -> list[Indices]:
+    # The imports take seconds, and the other schemes do without them.
+    from datasets import Dataset
     from flwr_datasets.partitioner import DirichletPartitioner
 
     if not 0 < alpha < np.inf:
@@ -132,22 +127,26 @@ def _dirichlet(
     partitioner = DirichletPartitioner(
         num_partitions, "label", alpha=float(alpha), min_partition_size=1, seed=seed
     )
+    partitioner.dataset = Dataset.from_dict({"label": labels, "index": np.arange(len(labels))})
     try:
         # It warns at each new draw; after ten it gives up, and only that matters to the user.
         with warnings.catch_warnings(action="ignore"):
-            return _indices(partitioner, {"label": labels, "index": np.arange(len(labels))})
+            parts = [partitioner.load_partition(i) for i in range(num_partitions)]
     except ValueError as error:
         raise UserError(
             f"dataset.alpha={alpha}: leaves some of the {num_partitions} participants without a "
             "sample, allowed is a larger value (or a smaller num_clients)"
         ) from error
-
-
-def _indices(partitioner: "Partitioner", columns: dict[str, NDArray[np.int64]]) -> list[Indices]:
-    """Return the column ``index`` of every partition."""
-    from datasets import Dataset
-
-    partitioner.dataset = Dataset.from_dict(columns)
-    parts = [partitioner.load_partition(i) for i in range(partitioner.num_partitions)]
     # `[:]` first: without it a column is read row by row, which takes seconds.
     return [np.asarray(part.with_format("numpy")[:]["index"], dtype=np.int64) for part in parts]
+
+
+def _owners(owners: NDArray[np.int64] | None, num_partitions: int, seed: int) -> list[Indices]:
+    if owners is None:
+        raise UserError("dataset.partition=owners: allowed where the data has natural users")
+    users = np.unique(owners)
+    if num_partitions > len(users):
+        raise UserError(f"num_clients={num_partitions}: allowed is 1 to {len(users)}, the users")
+    rng = np.random.default_rng(seed)
+    drawn = rng.permutation(users)[:num_partitions]
+    return [rng.permutation(np.flatnonzero(owners == user)) for user in drawn]

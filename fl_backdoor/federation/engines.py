@@ -23,8 +23,9 @@ from flwr.supercore import log
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from ..config import EngineConfig, one_line
+from ..config import one_line
 from ..errors import UserError
+from ..schema import EngineConfig
 from .grids import PromptGrid
 
 
@@ -107,7 +108,8 @@ class LocalGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
     def _deliver(self, message: Message) -> Message:
-        received = Message(content=_copied(message.content), metadata=message.metadata)  # type: ignore[call-overload]
+        received = copy(message)
+        received.__dict__["_content"] = _copied(message.content)
         try:
             context = self._contexts[message.metadata.dst_node_id]
             return self._client_app(received, context)
@@ -123,14 +125,10 @@ def error_reply(message: Message, reason: str) -> Message:
 def _copied(content: RecordDict) -> RecordDict:
     """Copy the records, so that a client cannot change what others receive.
 
-    Without the checks of their constructors: what they hold has passed them, and they would
-    take longer than all else that a message costs here.
+    Without the checks that setting a record makes: it has passed them.
     """
-    copied = copy(content)
-    copied.__dict__["_data"] = {}
-    for name, record in content.items():
-        twin = copied.__dict__["_data"][name] = copy(record)
-        twin.__dict__["_data"] = dict(record)
+    copied = content.copy()
+    copied.__dict__["_data"].update({name: record.copy() for name, record in content.items()})
     return copied
 
 

@@ -1,7 +1,9 @@
 """Everything that server and clients derive alike from the configuration."""
 
 import json
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -13,13 +15,14 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clients import HonestClient
+from clients import Attack, Goal, HonestClient, MaliciousClient
+from clients.memory import ATTACK_MEMORY
 
-from ..config import Config, build, one_line, restored
-from ..data.mnist import LabelledImages, load_mnist, resolve_source
-from ..data.partition import partition, unused
+from ..config import SomeConfig, build, one_line, restored
+from ..data.base import Data, Source
 from ..errors import UserError
-from .attacks import Attack
+from ..schema import Config
+from .attackers import build_attack, build_roster, describe, in_full
 
 CLEAN_TWIN = "clean-twin"
 """Key of a train config: the attackers of the roster train honestly."""
@@ -29,6 +32,9 @@ ATTACKERS = "attackers"
 
 DATA = "fl-backdoor.data"
 """Key of the record in which a node keeps where its data comes from."""
+
+MAX_BYTES = 2**29
+"""Of training data, beyond which a process builds clients anew instead of keeping them."""
 
 
 class Federation:
@@ -40,12 +46,13 @@ class Federation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.attack: Attack = build("attack", config.attack, Attack)
-        self.attackers = self.attack.attackers(config.num_clients, config.seed)
-        self.digits = list(config.dataset.digits)
-        for key, digit in self.attack.goal_digits().items():
-            if digit not in self.digits:
-                raise UserError(f"attack.{key}={digit}: allowed are dataset.digits={self.digits}")
+        self.source: Source = build("dataset", config.dataset, Source)
+        self.classes = self.source.classes
+        self.attack: Attack = build_attack(config.attack, self.classes)
+        self.roster = build_roster(config.attack)
+        self.attackers = self.roster.draw(config.num_clients, config.seed)
+        self._clients: OrderedDict[tuple[int, bool], HonestClient] = OrderedDict()
+        self._spare: dict[int, Tensor] = {}
 
     def enlist(self, attackers: tuple[int, ...]) -> None:
         """Replace the roster of the configuration; the samples are shared among the new one.
@@ -56,15 +63,24 @@ class Federation:
             If there are more attackers than allowed, or the samples cannot be shared so.
         """
         if attackers != self.attackers:
-            self.attack = replace(self.attack, num_attackers=len(attackers))
-            self.attack.attackers(self.config.num_clients, self.config.seed)
+            self.roster = replace(self.roster, num_attackers=len(attackers))
+            self.roster.draw(self.config.num_clients, self.config.seed)
             self.attackers = attackers
+            self._clients.clear()
+
+    @property
+    def goal(self) -> Goal | None:
+        """What the attack wants, for the measures to ask; None if it is untargeted."""
+        return self.attack.goal
+
+    def describe_attack(self) -> str:
+        """Say in a few words what attackers do, for the first lines of a run."""
+        return describe(self.config.attack, self.attack)
 
     @cached_property
-    def data(self) -> LabelledImages:
+    def data(self) -> Data:
         """The data set, loaded once a process."""
-        dataset = self.config.dataset
-        return load_mnist(dataset.root, dataset.source, tuple(sorted(self.digits)))
+        return self.source.load()
 
     @cached_property
     def model(self) -> nn.Module:
@@ -77,30 +93,21 @@ class Federation:
         return state
 
     def _new_model(self) -> nn.Module:
-        arguments = {"num_classes": len(self.digits), "seed": self.config.seed}
+        arguments = {"num_classes": len(self.classes), "seed": self.config.seed}
         model: nn.Module = build("model", self.config.model, nn.Module, **arguments)
         return model
 
     @cached_property
     def partitions(self) -> list[NDArray[np.int64]]:
         """Indices of the training samples of each client."""
-        dataset = self.config.dataset
-        return partition(
-            self.data.train_labels.numpy(),
-            dataset.partition,
-            self.config.num_clients,
-            samples_per_class=dataset.samples_per_class,
-            samples_per_partition=dataset.samples_per_partition,
-            alpha=dataset.alpha,
-            seed=self.config.seed,
-        )
+        return self.source.shares(self.config.num_clients, self.config.seed)
 
-    @cached_property
-    def pool(self) -> NDArray[np.int64]:
-        """Indices of the samples of the attack's digit that nobody holds, in seeded order."""
-        indices = unused(len(self.data.train_labels), self.partitions)
-        indices = indices[self.data.train_labels.numpy()[indices] == self.attack.pool_digit()]
-        return np.random.default_rng([self.config.seed, 2]).permutation(indices)
+    def spare(self, label: int) -> Tensor:
+        """Return the training samples of a class that nobody holds, in seeded order."""
+        if label not in self._spare:
+            rows = self.source.pool(self.partitions, self.classes[label], self.config.seed)
+            self._spare[label], _ = self.data.train[rows]
+        return self._spare[label]
 
     def check(self) -> None:
         """Build every attacker once, so that bad input shows before any training.
@@ -110,12 +117,6 @@ class Federation:
         UserError
             Naming the key at fault.
         """
-        wanted = sum(self.attack.pool_shares())
-        if wanted and wanted > len(self.pool):
-            raise UserError(
-                f"attack.poisoned_samples={wanted}: allowed are 0 to {len(self.pool)}, the samples "
-                f"of digit {self.attack.pool_digit()} that no participant holds"
-            )
         device = self.config.training.device
         try:
             torch.empty(0, device=device)
@@ -128,63 +129,68 @@ class Federation:
                 self.client(client)
             except (ValueError, RuntimeError) as error:
                 raise UserError(f"client {client} cannot be built: {one_line(error)}") from error
+        if self.goal is not None:
+            inputs, _ = self.data.train[self.partitions[0][:1]]
+            with self._named():
+                self.goal.trigger(inputs, {})
 
     def client(self, number: int, *, clean: bool = False) -> HonestClient:
-        """Build a client; with ``clean`` an attacker is built as the honest client it was."""
+        """Return a client; with ``clean`` an attacker as the honest client it was.
+
+        A process builds each once, and poisons its data once, while they take no more than
+        `MAX_BYTES`; beyond that those used last are kept.
+        """
+        key = number, number in self.attackers and not clean
+        client = self._clients.pop(key, None) or self._new_client(*key)
+        self._clients[key] = client
+        size = sum(kept.images.nbytes for kept in self._clients.values())
+        while size > MAX_BYTES and len(self._clients) > 1:
+            _, oldest = self._clients.popitem(last=False)
+            size -= oldest.images.nbytes
+        return client
+
+    def _new_client(self, number: int, attacks: bool) -> HonestClient:
         training = asdict(self.config.training) | {
             "seed": self.config.seed,
             "partition": number,
         }
-        images, labels = self._samples(self.partitions[number])
-        if clean or number not in self.attackers:
+        images, labels = self.data.train[self.partitions[number]]
+        if not attacks:
             return HonestClient(self.model, images, labels, **training)
-        rank = self.attackers.index(number)
-        shares = self.attack.pool_shares()
-        start = sum(shares[:rank])
-        pool = _pixels(self.data.train_images[self.pool[start : start + shares[rank]]])
-        return self.attack.client(rank, self.model, images, labels, pool, self.digits, **training)
+        with self._named():
+            return MaliciousClient(
+                self.model,
+                images,
+                labels,
+                attack=self.attack,
+                rank=self.attackers.index(number),
+                attackers=len(self.attackers),
+                spare=self.spare,
+                **training,
+            )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the keys in the errors of an attack as the configuration does."""
+        try:
+            yield
+        except ValueError as error:
+            raise in_full(error, self.config.attack, "attack", self.classes) from error
 
     def test_set(self) -> tuple[Tensor, Tensor]:
-        """Draw the test images (n, 1, 28, 28) in [0, 1] and labels (n,): the same number a class.
+        """Return the inputs (n, ...) and labels (n,) of the test rows.
 
         Raises
         ------
         UserError
             If a class has fewer test samples than asked.
         """
-        wanted = self.config.dataset.test_samples_per_class
-        rng = np.random.default_rng([self.config.seed, 3])
-        labels = self.data.test_labels.numpy()
-        chosen = []
-        for digit in sorted(self.digits):
-            own = np.flatnonzero(labels == digit)
-            if wanted > len(own):
-                raise UserError(
-                    f"dataset.test_samples_per_class={wanted}: allowed are 1 to {len(own)}, the "
-                    f"test samples of digit {digit}"
-                )
-            chosen.append(rng.choice(own, wanted, replace=False))
-        indices = np.sort(np.concatenate(chosen))
-        return _pixels(self.data.test_images[indices]), self._labels(self.data.test_labels[indices])
-
-    def _samples(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        images = _pixels(self.data.train_images[indices])
-        return images, self._labels(self.data.train_labels[indices])
-
-    def _labels(self, digits: Tensor) -> Tensor:
-        lookup = torch.full((10,), -1, dtype=torch.int64)
-        lookup[self.digits] = torch.arange(len(self.digits))
-        return lookup[digits]
+        return self.data.test[self.source.test_rows(self.config.seed)]
 
 
-def _pixels(images: Tensor) -> Tensor:
-    return images.float() / 255
-
-
-def resolve_data(config: Config) -> Config:
+def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
     """Decide once where the data comes from, so that no worker process looks for it again."""
-    source, root = resolve_source(config.dataset.root, config.dataset.source)
-    config.dataset.source, config.dataset.root = source, root
+    config.dataset = config.dataset | build("dataset", config.dataset, kind).settle()
     return config
 
 
@@ -242,9 +248,8 @@ def make_client_app(config: Config) -> ClientApp:
     app = ClientApp()
 
     def settle(own: dict[str, Any]) -> dict[str, Any]:
-        dataset = replace(config.dataset, **own)
-        source, root = resolve_source(dataset.root, dataset.source)
-        return {"source": source, "root": root}
+        source: Source = build("dataset", config.dataset | own, Source)
+        return source.settle()
 
     def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
@@ -266,8 +271,9 @@ def make_client_app(config: Config) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         said: dict[str, Any] = {}
-        for record in message.content.config_records.values():
-            said |= record
+        for name, record in message.content.config_records.items():
+            if name != ATTACK_MEMORY:
+                said |= record
         attackers = tuple(said[ATTACKERS]) if ATTACKERS in said else None
         number = partition_id(context, config.num_clients)
         clean = bool(said.get(CLEAN_TWIN))

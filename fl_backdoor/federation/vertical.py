@@ -13,14 +13,14 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from clients.vertical import PassiveParty, party_app
-from strategies.vertical import ActiveParty, GradientDefense, Party, enrol
+from strategies.vertical import ActiveParty, Party, VerticalDefense, enrol
 
 from ..config import build, one_line, restored
-from ..data.vertical.base import Labels, VerticalData
+from ..data.vertical.base import Block, Labels, VerticalData
 from ..errors import UserError
 from ..schema import VerticalConfig
 from .horizontal import CLEAN_TWIN, node_data, partition_id
-from .vertical_attacks import NoAttack, Setting, VerticalAttack
+from .vertical_attacks import NoAttack, PassiveAttack, Setting, VerticalAttack, build_attack
 
 MAX_NAMED = 20
 """The most classes that an error lists."""
@@ -36,8 +36,13 @@ class VerticalFederation:
     def __init__(self, config: VerticalConfig) -> None:
         self.config = config
         self.data: VerticalData = build("dataset", config.dataset, VerticalData)
-        self.attack: VerticalAttack = build("attack", config.attack, VerticalAttack)
+        self.attack: VerticalAttack = build_attack(config.attack)
         self._parties: dict[tuple[int, bool], PassiveParty] = {}
+
+    @property
+    def num_parties(self) -> int:
+        """Passive parties: the last block is the active party's with ``active_features``."""
+        return self.data.num_parties - self.config.active_features
 
     @cached_property
     def labels(self) -> Labels:
@@ -63,13 +68,16 @@ class VerticalFederation:
     @cached_property
     def setting(self) -> Setting:
         """What attacks may know."""
-        return Setting(
-            self.poisoned["train"],
-            self.data.trigger_columns(),
-            self.target,
-            self.labels.train,
-            self.config.seed,
-        )
+        return Setting(self.poisoned["train"], self.target, self.labels.train, self.config.seed)
+
+    @cached_property
+    def attackers(self) -> list[int]:
+        """The passive parties that attack."""
+        return self.attack.attackers(self.num_parties, self.data.trigger_party)
+
+    def describe_attack(self) -> str:
+        """Say in a few words who does what."""
+        return self.attack.describe(self.setting, self.attackers)
 
     def check(self) -> None:
         """Build every part once, so that bad input shows before any training.
@@ -87,13 +95,19 @@ class VerticalFederation:
         for split, rows in self.poisoned.items():
             if not len(rows) and not (split == "train" and isinstance(self.attack, NoAttack)):
                 raise UserError(f"dataset.poisoned_{split}=0: allowed is 1 or more")
+        if self.data.trigger_party >= self.num_parties:
+            raise UserError(
+                f"dataset.trigger_party={self.data.trigger_party}: its block is the active party's "
+                f"(active_features=true); allowed are 0 to {self.num_parties - 1}"
+            )
         activations = []
-        for party in range(self.data.num_parties):
-            self._check_rows(party)
-            member = self.party(party)
-            with torch.inference_mode():
-                activations.append(member.model.eval()(member.features["train"][:1]))
+        for number in range(self.data.num_parties):
+            self._check_rows(number)
+            if number < self.num_parties:
+                activations.append(_outputs(self.party(number).model, self.data.block(number)))
         active = self.active_party([Party(0, a.shape[1]) for a in activations], clean=False)
+        if active.model.bottom is not None:
+            activations.append(_outputs(active.model.bottom, self.data.block(self.num_parties)))
         self._check_top(active.top, activations)
         self.attack.check(self.setting, active.top)
 
@@ -125,19 +139,14 @@ class VerticalFederation:
                 )
 
     def party(self, number: int, *, clean: bool = False) -> PassiveParty:
-        """Return a passive party; with ``clean`` the attacker as the honest party it was."""
+        """Return a passive party; with ``clean`` an attacker as the honest party it was."""
         if (number, clean) not in self._parties:
             self._parties[number, clean] = self._new_party(number, clean)
         return self._parties[number, clean]
 
     def _new_party(self, number: int, clean: bool) -> PassiveParty:
         config, block = self.config, self.data.block(number)
-        arguments = {
-            "features": block.train.shape[1],
-            "num_classes": len(self.labels.names),
-            "seed": _seed(config.seed, 51, number),
-        }
-        model = build("bottom", config.bottom, nn.Module, **arguments)
+        model = self._bottom(number)
         options: dict[str, Any] = {
             "party": number,
             "train_digest": block.train_rows.digest,
@@ -146,20 +155,30 @@ class VerticalFederation:
             "local_steps": config.training.local_steps,
             "seed": config.seed,
         }
-        try:
-            if number != self.data.trigger_party:
-                return PassiveParty(model, block.train, block.test, **options)
-            train = block.train
+        train, holds_trigger = block.train, number == self.data.trigger_party
+        if holds_trigger:
+            options["stamp"] = self.data.stamp
             if self.data.poisoned_train is not None:
                 rows = self.poisoned["train"]
                 train = train.clone()
                 train[rows] = self.data.stamp(train[rows])
-            options["stamp"] = self.data.stamp
-            if clean:
-                return PassiveParty(model, train, block.test, **options)
-            return self.attack.passive_party(self.setting, model, train, block.test, **options)
+        if isinstance(self.attack, PassiveAttack) and number in self.attackers and not clean:
+            columns = self.data.trigger_columns() if holds_trigger else []
+            options["attack"] = self.attack.party_attack(self.setting, columns)
+        try:
+            return PassiveParty(model, train, block.test, **options)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"party {number} cannot be built: {one_line(error)}") from error
+
+    def _bottom(self, number: int) -> nn.Module:
+        """Build the bottom model of a block."""
+        arguments = {
+            "features": self.data.block(number).train.shape[1],
+            "num_classes": len(self.labels.names),
+            "seed": _seed(self.config.seed, 51, number),
+        }
+        model: nn.Module = build("bottom", self.config.bottom, nn.Module, **arguments)
+        return model
 
     def enrol(self, grid: Grid) -> list[Party]:
         """Ask who is there, and check that all parties hold the same rows."""
@@ -168,12 +187,17 @@ class VerticalFederation:
             "train": (labels.train_rows.count, labels.train_rows.digest),
             "test": (labels.test_rows.count, labels.test_rows.digest),
         }
-        return enrol(grid, self.data.num_parties, rows, timeout=self.config.round_timeout)
+        return enrol(grid, self.num_parties, rows, timeout=self.config.round_timeout)
 
     def active_party(self, parties: list[Party], *, clean: bool) -> ActiveParty:
         """Build the active party; with ``clean`` the honest one."""
         config = self.config
         widths = [party.outputs for party in parties]
+        own: dict[str, Any] = {}
+        if config.active_features:
+            block, bottom = self.data.block(self.num_parties), self._bottom(self.num_parties)
+            own = {"bottom": bottom, "features": {"train": block.train, "test": block.test}}
+            widths.append(_outputs(bottom, block).shape[1])
         arguments = {
             "widths": widths,
             "num_classes": len(self.labels.names),
@@ -183,7 +207,7 @@ class VerticalFederation:
         options: dict[str, Any] = {
             "parties": parties,
             "defenses": [
-                build(f"defenses.{name}", node, GradientDefense)
+                build(f"defenses.{name}", node, VerticalDefense)
                 for name, node in config.defenses.items()
             ],
             "batch_size": config.training.batch_size,
@@ -192,16 +216,11 @@ class VerticalFederation:
             "seed": config.seed,
             "timeout": config.round_timeout,
             "config": {CLEAN_TWIN: clean},
+            **own,
         }
         if clean:
             return ActiveParty(top, self.labels.train, **options)
         return self.attack.active_party(self.setting, top, self.labels.train, **options)
-
-
-def settle_data(config: VerticalConfig) -> VerticalConfig:
-    """Decide once where the data comes from, so that no worker process looks for it again."""
-    config.dataset = config.dataset | build("dataset", config.dataset, VerticalData).settle()
-    return config
 
 
 def make_party_app(config: VerticalConfig) -> ClientApp:
@@ -223,7 +242,7 @@ def make_party_app(config: VerticalConfig) -> ClientApp:
             context.state[CLEAN_TWIN] = ConfigRecord({CLEAN_TWIN: config[CLEAN_TWIN]})
         clean = CLEAN_TWIN in context.state and bool(context.state[CLEAN_TWIN][CLEAN_TWIN])
         federation = _federation(text, node_data(context, settle))
-        return federation.party(partition_id(context, federation.data.num_parties), clean=clean)
+        return federation.party(partition_id(context, federation.num_parties), clean=clean)
 
     return party_app(choose, checkpoints=True)
 
@@ -231,6 +250,13 @@ def make_party_app(config: VerticalConfig) -> ClientApp:
 @lru_cache(maxsize=1)
 def _federation(config: str, data: str) -> VerticalFederation:
     return VerticalFederation(restored(VerticalConfig, config, data))
+
+
+def _outputs(bottom: nn.Module, block: Block) -> Tensor:
+    """Return the activations of one row."""
+    with torch.inference_mode():
+        activations: Tensor = bottom.eval()(block.train[:1])
+    return activations
 
 
 def _seed(*parts: int) -> int:

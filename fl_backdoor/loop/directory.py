@@ -2,10 +2,7 @@
 
 import io
 import json
-import math
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +14,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..errors import UserError
-
-Row = dict[str, Any]
-
-COMMAND = "command.json"
-"""Arguments of the command that began the run, if a command did."""
-CONFIG, METRICS = "config.json", "metrics.jsonl"
-MODEL, SUMMARY = "model.safetensors", "summary.json"
-DISTANCES = "distances.npy"
-TWIN = "clean_twin"
-"""Folder of a run's clean twin, a run directory of its own."""
-MEMORY = "strategy-{}.safetensors"
-"""What a strategy remembers after the round of this number."""
-ERROR = "error.txt"
-"""Why a run of a sweep ended early, in one line."""
+from ..files import (
+    CONFIG,
+    DISTANCES,
+    ERROR,
+    MEMORY,
+    METRICS,
+    MODEL,
+    SUMMARY,
+    Row,
+    Summary,
+    add_line,
+    finite,
+    flatten_config,
+    read_json,
+    write,
+)
 
 UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
 """Keys that may differ when a run is resumed: they do not change its result."""
@@ -42,7 +41,8 @@ class RunDirectory:
     ``config.json`` the resolved configuration, ``metrics.jsonl`` one row a round or epoch,
     ``model.safetensors`` the newest model with its round or epoch, ``summary.json`` once the run
     is complete; horizontally also ``distances.npy``, the pairwise distances of the last round, and
-    ``strategy-N.safetensors``, what the strategy remembers after round N, if anything.
+    ``strategy-N.safetensors``, what changed in round N of what the strategy remembers: the newest
+    names for each key the round whose file holds it.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ class RunDirectory:
             raise UserError(f"hydra.run.dir={path}: not writable ({error.strerror})") from error
         self.rows: list[Row] = []
         self.arrays: ArrayRecord | None = None
-        self.memory = ArrayRecord()
+        self.memory: dict[str, NDArray[Any]] = {}
+        self._places: dict[str, int] = {}
         stored = path / CONFIG
         if stored.exists():
             if not resume:
@@ -108,22 +109,38 @@ class RunDirectory:
         """Whether the run has ended."""
         return (self.path / SUMMARY).exists()
 
-    def append(self, row: Row, arrays: ArrayRecord, memory: ArrayRecord | None = None) -> None:
-        """Keep a finished round: at last the model, which makes its row and memory count."""
-        row = {key: _finite(value) for key, value in row.items()}
-        rows = self.path / METRICS
-        with _named(rows), rows.open("a") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def append(
+        self, row: Row, arrays: ArrayRecord, memory: Mapping[str, NDArray[Any]] | None = None
+    ) -> None:
+        """Keep a finished round: at last the model, which makes its row and memory count.
+
+        Parameters
+        ----------
+        row : dict
+            Of the round, with its number.
+        arrays : ArrayRecord
+            The model after it.
+        memory : mapping of str to array, optional
+            What the strategy remembers. Values that are those of the round before, the very same
+            objects, are not written again.
+        """
+        row = finite(row)
+        add_line(self.path / METRICS, json.dumps(row, allow_nan=False))
         self.rows.append(row)
-        number = row[self.unit]
-        remembered = self._memory(number)
+        number, memory = row[self.unit], dict(memory or {})
+        places = {
+            key: self._places[key] if self.memory.get(key) is value else number
+            for key, value in memory.items()
+        }
         if memory:
-            self._save(remembered, memory, number)
-        self._save(self.path / MODEL, arrays, number)
+            changed = {key: memory[key] for key, place in places.items() if place == number}
+            self._save(self._memory(number), changed, number, places)
+        model = {name: array.numpy() for name, array in arrays.items()}
+        self._save(self.path / MODEL, model, number)
+        self.memory, self._places = memory, places
+        needed = {self._memory(place) for place in (*places.values(), *[number] * bool(memory))}
         for other in self.path.glob(MEMORY.format("*")):
-            if not memory or other != remembered:
+            if other not in needed:
                 other.unlink()
 
     def save_distances(self, distances: NDArray[np.float64]) -> None:
@@ -132,12 +149,12 @@ class RunDirectory:
         np.save(buffer, distances)
         write(self.path / DISTANCES, buffer.getvalue())
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
+    def finish(self, summary: Summary) -> None:
         """Write the summary, which marks the run as complete."""
         (self.path / ERROR).unlink(missing_ok=True)
-        write(self.path / SUMMARY, json.dumps(dict(summary), indent=2, allow_nan=False).encode())
+        write(self.path / SUMMARY, json.dumps(finite(summary), indent=2, allow_nan=False).encode())
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """Read the summary of a complete run.
 
         Raises
@@ -145,13 +162,13 @@ class RunDirectory:
         UserError
             If it is none.
         """
-        summary = _read_json(self.path / SUMMARY)
+        summary = read_json(self.path / SUMMARY)
         if not {"name", "seed"} <= summary.keys():
             raise UserError(f"{self.path / SUMMARY}: not the summary of a run")
         return summary
 
-    def distances(self) -> NDArray[np.float64]:
-        """Read the pairwise distances of the last round.
+    def distances(self) -> NDArray[np.float64] | None:
+        """Read the pairwise distances of the last round, if they were measured.
 
         Raises
         ------
@@ -159,13 +176,15 @@ class RunDirectory:
             If they cannot be read.
         """
         path = self.path / DISTANCES
+        if not path.exists():
+            return None
         try:
             return np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{path}: cannot be read") from error
 
     def _check_same(self, stored: Path, config: Mapping[str, Any]) -> None:
-        before = flatten_config(_read_json(stored))
+        before = flatten_config(read_json(stored))
         now = flatten_config(json.loads(json.dumps(dict(config))))
         for key in sorted(before.keys() | now.keys()):
             if not key.startswith(UNCOMPARED) and before.get(key) != now.get(key):
@@ -181,9 +200,9 @@ class RunDirectory:
                 raise UserError(f"{model}: missing, though the run is complete")
             rows.unlink(missing_ok=True)
             return
-        self.arrays, done = self._load(model)
-        if self._memory(done).exists():
-            self.memory, _ = self._load(self._memory(done))
+        arrays, done, _ = self._load(model)
+        self.arrays = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+        self._restore_memory(done)
         # A row is written before its model: one row too many, or half of one, may be there.
         try:
             lines = rows.read_text().splitlines()[:done]
@@ -194,89 +213,45 @@ class RunDirectory:
             raise UserError(f"{rows}: {len(self.rows)} rows, but {model} is of {self.unit} {done}")
         write(rows, "".join(line + "\n" for line in lines).encode())
 
+    def _restore_memory(self, done: int) -> None:
+        """Gather what the strategy remembered after a round from the files that hold it."""
+        if not self._memory(done).exists():
+            return
+        _, _, self._places = self._load(self._memory(done), ())
+        found: dict[str, NDArray[Any]] = {}
+        for place in set(self._places.values()):
+            keys = [key for key, where in self._places.items() if where == place]
+            found |= self._load(self._memory(place), keys)[0]
+        self.memory = {key: found[key] for key in self._places}
+
     def _memory(self, number: int) -> Path:
         return self.path / MEMORY.format(number)
 
-    def _save(self, path: Path, arrays: ArrayRecord, number: int) -> None:
+    def _save(
+        self,
+        path: Path,
+        arrays: Mapping[str, NDArray[Any]],
+        number: int,
+        places: Mapping[str, int] | None = None,
+    ) -> None:
         # safetensors stores memory as it lies, and sorts the names: both must be put right.
-        tensors = {name: np.asarray(array.numpy(), order="C") for name, array in arrays.items()}
+        tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         # One entry of metadata: safetensors writes several in random order, other bytes each time.
-        note = json.dumps({self.unit: number, "order": list(tensors)})
-        write(path, save(tensors, metadata={"fl-backdoor": note}))
+        note: dict[str, Any] = {self.unit: number, "order": list(tensors)}
+        if places is not None:
+            note["places"] = dict(places)
+        write(path, save(tensors, metadata={"fl-backdoor": json.dumps(note)}))
 
-    def _load(self, path: Path) -> tuple[ArrayRecord, int]:
-        """Return arrays in their order, and the round or epoch that they are of."""
+    def _load(
+        self, path: Path, names: Iterable[str] | None = None
+    ) -> tuple[dict[str, NDArray[Any]], int, dict[str, int]]:
+        """Return arrays in their order, the round or epoch that they are of, and the places."""
         try:
             with safe_open(path, framework="numpy") as file:
                 note = json.loads(file.metadata()["fl-backdoor"])
-                tensors = {name: file.get_tensor(name) for name in note["order"]}
-                number = int(note[self.unit])
+                names = note["order"] if names is None else names
+                tensors = {name: file.get_tensor(name) for name in names}
+                number, places = int(note[self.unit]), dict(note.get("places", {}))
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error})") from error
-        return ArrayRecord({name: Array(tensor) for name, tensor in tensors.items()}), number
-
-
-def stored_source(path: Path, dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data source that a run to resume was started with, if ``auto`` found it.
-
-    The data may have moved since: a root that is given stands.
-    """
-    stored = path / CONFIG
-    if dataset.get("source") != "auto" or dataset.get("root") or not stored.exists():
-        return {}
-    before = _read_json(stored).get("dataset", {})
-    return {key: before[key] for key in ("source", "root") if key in before}
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON has no word for, the NaN of a model that diverged, by None."""
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write(path: Path, content: bytes) -> None:
-    """Replace a file by new content, so that readers see the old one or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with _named(path):
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Name the file that cannot be written: a full disk's error does not."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read a file of a run directory.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read.
-    """
-    try:
-        return dict(json.loads(path.read_text()))
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-
-
-def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name nested values by their dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten_config(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+        return tensors, number, places

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from strategies.graph.agreement import neighbours
 
-from ..loop.display import new_axes, save_figure
+from .figures import new_axes, save_figure
 
 if TYPE_CHECKING:
     import networkx as nx

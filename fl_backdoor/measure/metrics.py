@@ -1,93 +1,176 @@
 """What is measured of a round: the model, the distances between models, the defense."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
 
-from ..federation.attacks import Attack
+from ..files import Row
+
+if TYPE_CHECKING:  # rows and tables are read without it
+    from torch import Tensor
+
+    from strategies.vertical import EpochReport
 
 
-def evaluate(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    attack: Attack,
-    digits: list[int],
-) -> dict[str, float]:
-    """Measure loss, main accuracy and attack success rate on the test set.
+@dataclass(frozen=True)
+class Answers:
+    """What a model says of test rows.
 
-    The attack success rate is Definition 1 of Cao et al. 2019 as a fraction: test samples of
-    the source label that the model gives the target label. With a trigger it is taken over
-    the triggered test samples whose true label is not the target.
-
-    Parameters
+    Attributes
     ----------
-    model : torch.nn.Module
-        The global model.
-    images, labels : Tensor of shape (n, 1, 28, 28) and (n,)
-        Test set.
-    attack : Attack
-        Says which samples count, and stamps the trigger.
-    digits : list of int
-        The digit that each label stands for.
+    output : Tensor of shape (n, C)
+        Logits of the test rows as they are.
+    labels : Tensor of shape (n,)
+        Their classes.
+    target : int or None
+        The class that the attack wants; None: it is not targeted.
+    attacked : Tensor of shape (v, C) or None
+        Logits of the rows that the attack is after, with its trigger if it has one.
+    poisoned : Tensor of shape (p, C) or None
+        Logits of D_poison's test rows with the trigger (vertical).
+    classes : int
+        The logits that stand for classes; those behind them are not counted as such.
     """
-    model.eval()
-    output = _forward(model, images)
-    victims = attack.victims(labels, digits)
-    triggered = attack.triggered(images[victims])
-    attacked = output[victims] if triggered is None else _forward(model, triggered)
-    hits = predict(attacked) == digits.index(attack.target)
-    return {
-        "loss": float(functional.cross_entropy(output, labels)),
-        "main_accuracy": float((predict(output) == labels).double().mean()),
-        "attack_success_rate": float(hits.double().mean()),
-    }
+
+    output: "Tensor"
+    labels: "Tensor"
+    target: int | None
+    attacked: "Tensor | None"
+    classes: int
+    poisoned: "Tensor | None" = None
 
 
-def distance_statistics(
-    between: NDArray[np.float64],
-    to_global: NDArray[np.float64],
-    update_norms: NDArray[np.float64],
-    attacking: NDArray[np.bool_],
-) -> dict[str, float | None]:
-    """Summarize the distances of Figs. 5 and 7 of Cao et al. 2019, apart for attackers.
+@dataclass(frozen=True)
+class Selection:
+    """Whom a defense left out, by client."""
 
-    Parameters
+    dropped: list[int] | None
+    invalid: list[int]
+    attackers: list[int]
+
+
+@dataclass(frozen=True)
+class Replies:
+    """What clients sent, one number a client.
+
+    Attributes
     ----------
-    between : array of shape (n, n)
-        Distances between local models, Eq. 6.
-    to_global : array of shape (n,)
-        Distances of local models to the global model aggregated from them, Eq. 3.
     update_norms : array of shape (n,)
         Distances of local models to the global model they were trained from.
+    to_global : array of shape (n,)
+        Distances to the global model aggregated from them, Eq. 3 of Cao et al. 2019.
     attacking : array of shape (n,), bool
-        Which of the models are attackers'.
-
-    Returns
-    -------
-    dict
-        Minimum, mean and maximum of each kind; None where there is no such pair.
+        Which of them are attackers'.
     """
-    honest = ~attacking
-    upper = np.triu(np.ones_like(between, dtype=bool), k=1)
-    groups = {
-        "distance_honest_honest": between[upper & np.outer(honest, honest)],
-        "distance_honest_attacker": between[np.outer(honest, attacking)],
-        "distance_attacker_attacker": between[upper & np.outer(attacking, attacking)],
-        "distance_global_honest": to_global[honest],
-        "distance_global_attacker": to_global[attacking],
-        "update_norm_honest": update_norms[honest],
-        "update_norm_attacker": update_norms[attacking],
-    }
-    statistics: dict[str, float | None] = {}
-    for name, values in groups.items():
-        for how in ("min", "mean", "max"):
-            statistics[f"{name}_{how}"] = float(getattr(values, how)()) if values.size else None
-    return statistics
+
+    update_norms: NDArray[np.float64]
+    to_global: NDArray[np.float64]
+    attacking: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances between local models, Eq. 6 of Cao et al. 2019, shape (n, n)."""
+
+    between: NDArray[np.float64]
+    attacking: NDArray[np.bool_]
+
+    def pairs(self, one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Return the distances of pairs of one kind and another, each pair once."""
+        chosen = np.outer(one, other)
+        if one is other:
+            chosen &= np.triu(np.ones_like(chosen), k=1)
+        return self.between[chosen]
+
+
+def train_loss(report: "EpochReport") -> float:
+    """Return the mean training loss."""
+    return report.loss
+
+
+def loss(test: Answers) -> float:
+    """Return the cross entropy on the test set."""
+    from torch.nn import functional
+
+    return float(functional.cross_entropy(test.output, test.labels))
+
+
+def main_accuracy(test: Answers) -> float:
+    """Return the part of the test set that is classified rightly."""
+    return part(predict(test.output) == test.labels)
+
+
+def attack_success_rate(test: Answers) -> float | None:
+    """Return the part of the attacked test rows that get the target class (Definition 1)."""
+    return _hits(test.attacked, test.target)
+
+
+def backdoor_accuracy(test: Answers) -> float | None:
+    """Return the part of D_poison's test rows that get the target class, whatever theirs is.
+
+    Section 7.2 of Liu, Yi, Chen 2020.
+    """
+    return _hits(test.poisoned, test.target)
+
+
+def scores(test: Answers) -> list[float] | None:
+    """Return the mean softmax of D_poison's test rows by class (Fig. 3).
+
+    Where parties send more scores than there are classes, those of the classes.
+    """
+    if test.poisoned is None:
+        return None
+    means: list[float] = test.poisoned.softmax(dim=1).mean(dim=0)[: test.classes].tolist()
+    return means
+
+
+def g_rec_norm(said: dict[str, float]) -> float | None:
+    """Return the norm of the gradient that the attacker recorded."""
+    return said.get("g-rec-norm")
+
+
+def twins(name: str) -> Callable[[Row], Any]:
+    """Return the measure of what the clean twin has of another one."""
+
+    def floor(twin: Row) -> Any:
+        return twin[name]
+
+    return floor
+
+
+def precision(selection: Selection) -> float | None:
+    """Return the part of those left out that attack."""
+    return _detection([selection])[0]
+
+
+def recall(selection: Selection) -> float | None:
+    """Return the part of the attackers that were left out."""
+    return _detection([selection])[1]
+
+
+def defense_precision(rows: list[Row], name: str) -> float | None:  # noqa: ARG001
+    """Return the part of those left out, over all rounds, that attack."""
+    return _detection(_selections(rows))[0]
+
+
+def defense_recall(rows: list[Row], name: str) -> float | None:  # noqa: ARG001
+    """Return the part of the attackers, over all rounds, that were left out."""
+    return _detection(_selections(rows))[1]
+
+
+def _selections(rows: list[Row]) -> list[Selection]:
+    return [Selection(row["dropped"], row["invalid"], row["attackers"]) for row in rows]
+
+
+def _detection(rounds: list[Selection]) -> tuple[float | None, float | None]:
+    # In a round without a valid reply the defense has nothing to say: dropped is None.
+    if all(selection.dropped is None for selection in rounds):
+        return None, None
+    left_out = [[*(selection.dropped or []), *selection.invalid] for selection in rounds]
+    return detection(left_out, rounds[-1].attackers)
 
 
 def detection(
@@ -115,14 +198,68 @@ def detection(
     return (caught / total if total else None, caught / possible if possible else None)
 
 
-def predict(output: Tensor) -> Tensor:
+def distance_honest_honest(distances: Distances) -> NDArray[np.float64]:
+    """Return the distances between honest models (Figs. 5 and 7 of Cao et al. 2019)."""
+    honest = ~distances.attacking
+    return distances.pairs(honest, honest)
+
+
+def distance_honest_attacker(distances: Distances) -> NDArray[np.float64]:
+    """Return the distances between honest models and attackers'."""
+    return distances.pairs(~distances.attacking, distances.attacking)
+
+
+def distance_attacker_attacker(distances: Distances) -> NDArray[np.float64]:
+    """Return the distances between attackers' models."""
+    return distances.pairs(distances.attacking, distances.attacking)
+
+
+def distance_global_honest(replies: Replies) -> NDArray[np.float64]:
+    """Return the distances of honest models to the new global model."""
+    return replies.to_global[~replies.attacking]
+
+
+def distance_global_attacker(replies: Replies) -> NDArray[np.float64]:
+    """Return the distances of attackers' models to the new global model."""
+    return replies.to_global[replies.attacking]
+
+
+def update_norm_honest(replies: Replies) -> NDArray[np.float64]:
+    """Return the norms of honest updates."""
+    return replies.update_norms[~replies.attacking]
+
+
+def update_norm_attacker(replies: Replies) -> NDArray[np.float64]:
+    """Return the norms of attackers' updates."""
+    return replies.update_norms[replies.attacking]
+
+
+def last(rows: list[Row], name: str) -> Any:
+    """Return what the last round has."""
+    return rows[-1][name]
+
+
+def total(rows: list[Row], name: str) -> Any:
+    """Return the sum over rounds."""
+    return sum(row[name] for row in rows)
+
+
+def seconds(rows: list[Row], name: str) -> float:  # noqa: ARG001
+    """Return how long all rounds took."""
+    keys = ("seconds_round", "seconds_epoch")
+    return float(sum(row[key] for row in rows for key in keys if key in row))
+
+
+def predict(output: "Tensor") -> "Tensor":
     """Return the class of each row of logits ``(n, C)``; -1 for a row that holds NaN."""
     # argmax takes NaN for the largest value: a broken model would seem to say class 0.
     return output.argmax(dim=1).where(~output.isnan().any(dim=1), -1)
 
 
-def _forward(model: nn.Module, images: Tensor) -> Tensor:
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        parts = [model(part.to(device)).cpu() for part in torch.split(images, 250)]
-    return torch.cat(parts) if parts else torch.empty(0, 1)
+def _hits(output: "Tensor | None", target: int | None) -> float | None:
+    return None if output is None or target is None else part(predict(output).eq(target))
+
+
+def part(hits: "Tensor") -> float:
+    """Return the part of rows that are hits; NaN of none."""
+    return float(hits.double().mean())

@@ -12,19 +12,8 @@ import pandas as pd
 from strategies.checks import line as short_line
 
 from ..errors import UserError
-from ..loop.directory import CONFIG, ERROR, METRICS, SUMMARY, TWIN, Row, flatten_config
-
-MEASURES = {
-    "main_accuracy": "main accuracy",
-    "backdoor_accuracy": "backdoor accuracy",
-    "attack_success_rate": "attack success",
-    "attack_success_floor": "floor",
-    "defense_precision": "precision",
-    "defense_recall": "recall",
-}
-
-DRAWN = ("main_accuracy", "backdoor_accuracy", "attack_success_rate")
-"""Measures that are drawn over epochs."""
+from ..files import CONFIG, ERROR, METRICS, SUMMARY, TWIN, Row, flatten_config
+from .measures import compared, drawn
 
 PROTOCOL = "protocol"
 """Column: horizontal or vertical."""
@@ -88,7 +77,8 @@ def collect(paths: list[Path]) -> pd.DataFrame:
         row[TWIN] = str(path.resolve().name == TWIN)
         row[EARLY] = int(not finished)
         row[EPOCHS] = path / METRICS if vertical else None
-        rows.append(row | (_measures(path / SUMMARY) if finished else dict.fromkeys(MEASURES)))
+        nothing = dict.fromkeys(measure.name for measure in compared())
+        rows.append(row | (_measures(path / SUMMARY) if finished else nothing))
     return pd.DataFrame(rows)
 
 
@@ -100,7 +90,7 @@ def distinct(runs: pd.DataFrame) -> pd.DataFrame:
 
 def result_keys(runs: pd.DataFrame) -> list[str]:
     """Return the columns that the result of a run follows from."""
-    unsaid = {"name", "floor", "resume", EPOCHS, EARLY, *MEASURES}
+    unsaid = {"name", "floor", "resume", EPOCHS, EARLY, *(x.name for x in compared())}
     return [key for key in runs.columns if key not in unsaid and not key.startswith("engine.")]
 
 
@@ -117,6 +107,7 @@ def read_epochs(path: Path) -> list[Row]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     rows: list[Row] = []
+    keys = {measure.name for measure in drawn("epoch")}
     for number, text in enumerate(lines, start=1):
         try:
             row = json.loads(text)
@@ -124,13 +115,15 @@ def read_epochs(path: Path) -> list[Row]:
             if number == len(lines):
                 break
             row = None
-        if not (isinstance(row, dict) and row.get("epoch") == number and row.keys() >= {*DRAWN}):
+        if not (isinstance(row, dict) and row.get("epoch") == number and row.keys() >= keys):
             raise UserError(f"{path}: line {number} is not the row of epoch {number}")
-        for key in DRAWN:
-            if not _is_rate(row[key]):
-                raise UserError(f"{path}: {key} of epoch {number} is not from 0 to 1")
-        rates = {key: math.nan if row[key] is None else float(row[key]) for key in DRAWN}
-        rows.append({"epoch": number} | rates)
+        for measure in drawn("epoch"):
+            if not measure.allows(row[measure.name]):
+                raise UserError(
+                    f"{path}: {measure.name} of epoch {number} is not {measure.allowed}"
+                )
+        values = {key: math.nan if row[key] is None else float(row[key]) for key in keys}
+        rows.append({"epoch": number} | values)
     return rows
 
 
@@ -170,18 +163,12 @@ def _measures(path: Path) -> dict[str, float | None]:
     summary = _mapping(path)
     if summary.get("main_accuracy") is None:
         raise _broken(path, "no main_accuracy")
-    measures = {key: summary.get(key) for key in MEASURES}
-    for key, value in measures.items():
-        if not _is_rate(value):
-            raise _broken(path, f"{key} is {value!r:.40}, not from 0 to 1")
-    return measures
-
-
-def _is_rate(value: object) -> bool:
-    """Tell a fraction, or None where it does not apply, from anything else."""
-    if value is None:
-        return True
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+    values = {}
+    for measure in compared():
+        value = values[measure.name] = summary.get(measure.name)
+        if not measure.allows(value):
+            raise _broken(path, f"{measure.name} is {value!r:.40}, not {measure.allowed}")
+    return values
 
 
 def _broken(path: Path, reason: object) -> UserError:

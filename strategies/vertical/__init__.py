@@ -5,7 +5,7 @@ Apart from the strategies, because it needs torch.
 
 from .active_party import ActiveParty, EpochReport
 from .backdoor import BackdoorActiveParty
-from .defense import GradientDefense
+from .defense import VerticalDefense
 from .defenses.clipping import GradientClipping
 from .defenses.noise import GradientNoise
 from .defenses.sparsification import GradientSparsification
@@ -18,11 +18,11 @@ __all__ = [
     "DenseTop",
     "EpochReport",
     "GradientClipping",
-    "GradientDefense",
     "GradientNoise",
     "GradientSparsification",
     "Party",
     "ProtocolError",
     "SumTop",
+    "VerticalDefense",
     "enrol",
 ]

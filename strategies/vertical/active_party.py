@@ -8,19 +8,18 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ..checks import line
-from ..vectors import decode
-from .defense import GradientDefense
-from .enrolment import Party, ProtocolError, ask
-from .top_models import SumTop
+from .active_model import ActiveModel, part_of
+from .defense import VerticalDefense
+from .enrolment import Party, ProtocolError
+from .wire import converse, read_activations, read_checkpoint, read_metrics, write_batch
 
 ROWS_A_MESSAGE = 5000
 """Rows of one evaluation message: enough for the exchange to cost little."""
@@ -59,19 +58,25 @@ class ActiveParty:
     Parameters
     ----------
     top : torch.nn.Module
-        Maps a list of activations, one ``(b, m_k)`` a party, to logits ``(b, C)``.
+        Maps a list of activations, one ``(b, m_k)`` a party, to logits ``(b, C)``, one a class:
+        neither softmax nor sigmoid is its part.
     labels : Tensor of shape (N,)
-        Classes of the train rows, int64.
+        Classes of the train rows, whole numbers 0 to C-1.
     parties : sequence of Party
         The passive parties, as `enrol` returns them.
-    defenses : sequence of GradientDefense
-        Applied to each gradient in this order before it is sent.
+    defenses : sequence of VerticalDefense
+        Each applied, in this order, to labels, activations, loss and gradients.
+    bottom : torch.nn.Module, optional
+        Bottom model of the active party's own features: its activations are one more, the last,
+        that the top model gets. None: it holds labels only.
+    features : mapping from "train" and "test" to Tensor, optional
+        Those features, of shape (N, d) and (M, d); given if and only if ``bottom`` is.
     batch_size : int (default: 64)
         Rows of a minibatch (section 7.1).
     learning_rate : float (default: 0.01)
-        eta of the top model's plain SGD.
+        eta of the plain SGD of the top model, and of all else that the active party trains.
     local_steps : int (default: 1)
-        SGD steps of the top model for each exchange; those after the first use stale
+        SGD steps of these for each exchange; those after the first use stale
         activations (FedBCD, Liu et al. 2019).
     seed : int, optional
         Decides the batches and every draw of the defenses, for experiments. Leave it out in a
@@ -87,6 +92,9 @@ class ActiveParty:
         From every method that talks to the parties: when one raises, does not answer, or
         answers with another shape or values that are not finite, it names the party. When the
         loss is no longer finite, since any of them can have caused that, it names none.
+    ValueError
+        If the labels are no classes, the active party's own features are not those of its labels,
+        or, in the first batch, the top model does not return one logit a class.
     """
 
     def __init__(
@@ -95,7 +103,9 @@ class ActiveParty:
         labels: Tensor,
         *,
         parties: Sequence[Party],
-        defenses: Sequence[GradientDefense] = (),
+        defenses: Sequence[VerticalDefense] = (),
+        bottom: nn.Module | None = None,
+        features: Mapping[str, Tensor] | None = None,
         batch_size: int = 64,
         learning_rate: float = 0.01,
         local_steps: int = 1,
@@ -103,24 +113,35 @@ class ActiveParty:
         timeout: float = 3600.0,
         config: Mapping[str, bool] | None = None,
     ) -> None:
-        self.top = top
-        self.labels = labels
+        self.labels = _classes(labels)
+        if (bottom is None) != (features is None):
+            raise ValueError("bottom and features: allowed are both, or none of them")
+        if features is not None and len(features["train"]) != len(labels):
+            raise ValueError(
+                f"features: {len(features['train'])} train rows; allowed are {len(labels)}, those "
+                "of the labels"
+            )
         self.parties = list(parties)
-        self.defenses = list(defenses)
         self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.local_steps = local_steps
         self.seed = secrets.randbits(63) if seed is None else seed
         self.timeout = timeout
         self.config = dict(config or {})
-        self._initial = {name: value.clone() for name, value in top.state_dict().items()}
-        self._seed = _integer(np.random.SeedSequence([self.seed, 32])) >> 1
-        self._parameters: list[Tensor] = [p for p in top.parameters() if p.requires_grad]
+        self.model = ActiveModel(
+            top,
+            defenses,
+            bottom=bottom,
+            features=features,
+            learning_rate=learning_rate,
+            local_steps=local_steps,
+            seed=self.seed,
+        )
+        self._steps = -(-len(labels) // batch_size) + 1
+        """Train messages of an epoch to each party: one for each batch, one after the last."""
 
     @property
-    def _steps(self) -> int:
-        """Train messages of an epoch to each party: one for each batch, one after the last."""
-        return -(-len(self.labels) // self.batch_size) + 1
+    def top(self) -> nn.Module:
+        """The top model."""
+        return self.model.top
 
     def _where(self, epoch: int, number: int) -> str:
         batches = self._steps - 1
@@ -134,49 +155,26 @@ class ActiveParty:
         self, grid: Grid, checkpoint: ArrayRecord | None = None, *, epochs_done: int = 0
     ) -> None:
         """Let all parties start anew, or everybody from the checkpoint after some epochs."""
-        parts = _by_owner(checkpoint or ArrayRecord())
-        self.top.load_state_dict(self._initial)
-        for defense in self.defenses:
-            defense.memory = {}
+        self.model.begin(self.labels, [party.outputs for party in self.parties], checkpoint)
         contents = []
         for number in range(len(self.parties)):
             steps = ConfigRecord({**self.config, "step": epochs_done * self._steps})
             content = RecordDict({"config": steps})
             if checkpoint is not None:
-                content["model"] = ArrayRecord(parts.get(f"party{number}.model", {}))
-                content["memory"] = ArrayRecord(parts.get(f"party{number}.memory", {}))
+                for part in ("model", "memory"):
+                    own = part_of(checkpoint, f"party{number}.{part}.")
+                    content[part] = ArrayRecord(own)
             contents.append(content)
-        if checkpoint is not None:
-            own = ArrayRecord(parts.get("top", {}))
-            self.top.load_state_dict(own.to_torch_state_dict())
-            for place, defense in enumerate(self.defenses):
-                memory = ArrayRecord(parts.get(f"defense{place}", {}))
-                defense.memory = dict(memory.to_torch_state_dict())
-        self._ask(grid, "train.begin", contents, "the start")
+        self._converse(grid, "train.begin", contents, lambda: "the start")
 
     def checkpoint(self, grid: Grid) -> ArrayRecord:
-        """Collect all that a training consists of: top, defenses, and every party's part."""
-        replies = self._ask(
-            grid, "query.checkpoint", [RecordDict() for _ in self.parties], "the checkpoint"
-        )
-        whole = ArrayRecord(
-            {f"top.{name}": array for name, array in ArrayRecord(self.top.state_dict()).items()}
-        )
-        for place, defense in enumerate(self.defenses):
-            for name, tensor in defense.memory.items():
-                whole[f"defense{place}.{name}"] = Array(tensor.numpy())
+        """Collect all that a training consists of: the active party's, and every party's part."""
+        nothing = [RecordDict() for _ in self.parties]
+        replies = self._converse(grid, "query.checkpoint", nothing, lambda: "the checkpoint")
+        whole = self.model.state()
         for number, reply in enumerate(replies):
-            for part in ("model", "memory"):
-                for name, array in reply.array_records.get(part, {}).items():
-                    text = f"party {number}: array {line(name)} of its checkpoint"
-                    try:
-                        kind = decode(array).dtype
-                    except Exception as error:  # whatever parsing hostile bytes raises
-                        raise ProtocolError(f"{text} cannot be read") from error
-                    if kind.kind not in "biuf" or kind.itemsize > 8 or not kind.isnative:
-                        raise ProtocolError(f"{text} holds {kind!s:.40}")
-                    whole[f"party{number}.{part}.{name}"] = array
-        return whole
+            whole.update(read_checkpoint(number, reply))
+        return ArrayRecord(whole)
 
     def train_epoch(self, grid: Grid, epoch: int, observe: Observer | None = None) -> EpochReport:
         """Train on every row once, in seeded random order.
@@ -194,16 +192,15 @@ class ActiveParty:
         order = np.random.default_rng([self.seed, 31, epoch]).permutation(len(self.labels))
         batches = torch.split(torch.from_numpy(order), self.batch_size)
         losses: list[float] = []
-        self.top.train()
         activations = self._exchange(grid, report, batches[0], None, epoch, 0)
         for number, rows in enumerate(batches):
             step = (epoch - 1) * self._steps + number
-            loss, gradients = self._learn(activations, rows, step)
+            loss, gradients = self.model.learn(activations, rows, self.labels_of(rows), step)
             if not math.isfinite(loss):
                 where = self._where(epoch, number)
                 raise ProtocolError(f"training has diverged at {where}: the loss is not finite")
             losses.append(loss)
-            gradients = self._defend(gradients, rows, step)
+            gradients = self.model.defend(gradients, rows, step)
             if observe is not None:
                 observe(rows, gradients)
             following = batches[number + 1] if number + 1 < len(batches) else None
@@ -230,72 +227,14 @@ class ActiveParty:
         if not len(rows):
             raise ValueError("no rows to predict")
         logits = []
-        self.top.eval()
         for part in torch.split(rows, ROWS_A_MESSAGE):
             batch = ConfigRecord({"rows": part.numpy().tobytes()})
             batch["split"], batch["triggered"] = split, triggered
             contents = [RecordDict({"batch": batch}) for _ in self.parties]
-            replies = self._ask(grid, "evaluate", contents, f"the {split} rows")
-            with torch.inference_mode():
-                logits.append(
-                    self.top(
-                        [
-                            self._activations(number, reply, len(part), f"the {split} rows")
-                            for number, reply in enumerate(replies)
-                        ]
-                    )
-                )
+            where = partial("the {} rows".format, split)
+            replies = self._converse(grid, "evaluate", contents, where)
+            logits.append(self.model.predict(self._read(replies, len(part), where), part, split))
         return torch.cat(logits)
-
-    def _learn(
-        self, activations: list[Tensor], rows: Tensor, step: int
-    ) -> tuple[float, list[Tensor]]:
-        """Step the top model; return the summed loss and dl_i/dH_i^k for each party."""
-        labels = self.labels_of(rows)
-        if isinstance(self.top, SumTop):
-            # The gradient of a sum is that of each of its terms, and there is nothing to train.
-            scores = self.top(activations).requires_grad_()
-            loss = functional.cross_entropy(scores, labels, reduction="sum")
-            gradient = torch.autograd.grad(loss, scores)
-            return float(loss.detach()), [*gradient] * len(activations)
-        leaves = [activation.requires_grad_() for activation in activations]
-        sent: list[Tensor] = []
-        first = 0.0
-        for local_step in range(self.local_steps if self._parameters else 1):
-            # Draws of our own (dropout), and everybody else's generator as it was.
-            before = torch.get_rng_state()
-            torch.default_generator.manual_seed(self._seed + step * self.local_steps + local_step)
-            try:
-                logits = self.top(leaves)
-            finally:
-                torch.set_rng_state(before)
-            # Summed: the gradient of a row does not depend on the size of its batch.
-            loss = functional.cross_entropy(logits, labels, reduction="sum")
-            along = torch.autograd.grad(loss, [*leaves, *self._parameters])
-            if local_step == 0:
-                first, sent = float(loss.detach()), list(along[: len(leaves)])
-            if self._parameters:
-                with torch.no_grad():
-                    torch._foreach_add_(
-                        self._parameters,
-                        along[len(leaves) :],
-                        alpha=-self.learning_rate / len(rows),
-                    )
-        return first, sent
-
-    def _defend(self, gradients: list[Tensor], rows: Tensor, step: int) -> list[Tensor]:
-        if not self.defenses:
-            return gradients
-        defended = []
-        for party, gradient in enumerate(gradients):
-            seed = np.random.SeedSequence([self.seed, 33, step, party])
-            generator = torch.Generator().manual_seed(_integer(seed))
-            for defense in self.defenses:
-                gradient = defense.defend(
-                    gradient, rows, party=party, num_rows=len(self.labels), generator=generator
-                )
-            defended.append(gradient)
-        return defended
 
     def _exchange(
         self,
@@ -307,99 +246,36 @@ class ActiveParty:
         number: int,
     ) -> list[Tensor]:
         """Send gradients and the next rows; return the activations of those rows."""
-        following = b"" if rows is None else rows.numpy().tobytes()
-        contents = []
-        for party in range(len(self.parties)):
-            batch = ConfigRecord()
-            if rows is not None:
-                batch["rows"] = following
-            if gradients is not None:
-                batch["gradient"] = gradients[party].numpy().tobytes()
-            report.bytes += len(following) + (
-                0 if gradients is None else 4 * gradients[party].numel()
-            )
-            contents.append(RecordDict({"batch": batch}))
-        where = self._where(epoch, number)
-        replies = self._ask(grid, "train", contents, where)
+        contents, size = write_batch(len(self.parties), rows, gradients)
+        where = partial(self._where, epoch, number)
+        replies = self._converse(grid, "train", contents, where)
         report.round_trips += 1
+        report.bytes += size
         if rows is None:
-            report.reports = {party: _metrics(reply) for party, reply in enumerate(replies)}
+            report.reports = {party: read_metrics(reply) for party, reply in enumerate(replies)}
             return []
-        activations = []
-        for party, reply in enumerate(replies):
-            activations.append(self._activations(party, reply, len(rows), where))
-            report.bytes += 4 * activations[-1].numel()
+        activations = self._read(replies, len(rows), where)
+        report.bytes += sum(activation.nbytes for activation in activations)
         return activations
 
-    def _ask(
-        self,
-        grid: Grid,
-        message_type: str,
-        contents: list[RecordDict],
-        where: str,
+    def _converse(
+        self, grid: Grid, kind: str, contents: list[RecordDict], where: Callable[[], str]
     ) -> list[RecordDict]:
-        """Send each party its content; return the contents of the answers, by party."""
-        messages = [
-            Message(content, party.node, message_type)
-            for party, content in zip(self.parties, contents, strict=True)
+        return converse(grid, self.parties, kind, contents, where, self.timeout)
+
+    def _read(self, replies: list[RecordDict], rows: int, where: Callable[[], str]) -> list[Tensor]:
+        return [
+            read_activations(number, party, reply, rows, where)
+            for number, (party, reply) in enumerate(zip(self.parties, replies, strict=True))
         ]
-        answers = ask(grid, messages, self.timeout)
-        replies = []
-        for number, party in enumerate(self.parties):
-            reply = answers.get(party.node)
-            if reply is None:
-                raise ProtocolError(
-                    f"party {number}: no answer to {where} (it is gone, or took longer than "
-                    f"{self.timeout:g} s)"
-                )
-            if reply.has_error() or not reply.has_content():
-                reason = reply.error.reason if reply.has_error() else "an answer without content"
-                raise ProtocolError(f"party {number}: failed at {where}: {line(reason)}")
-            replies.append(reply.content)
-        return replies
-
-    def _activations(self, number: int, content: RecordDict, rows: int, where: str) -> Tensor:
-        """Read a party's activations as hostile input."""
-        shape = (rows, self.parties[number].outputs)
-        record = content.get("batch")
-        received = record.get("activations") if isinstance(record, ConfigRecord) else None
-        if not isinstance(received, bytes):
-            raise ProtocolError(f"party {number}: no activations for {where}")
-        if len(received) != 4 * shape[0] * shape[1]:
-            raise ProtocolError(
-                f"party {number}: {len(received)} bytes of activations for {where}, allowed are "
-                f"{4 * shape[0] * shape[1]}, float32 of shape {shape}"
-            )
-        values = np.frombuffer(received, np.float32).reshape(shape)
-        if not np.isfinite(values).all():
-            raise ProtocolError(
-                f"party {number}: activations are not finite for {where} (hostile, or the "
-                "training has diverged)"
-            )
-        return torch.from_numpy(values.copy())
 
 
-def _metrics(content: RecordDict) -> dict[str, float]:
-    """Read the metrics that a party reports, as far as they are finite numbers."""
-    metrics: dict[str, float] = {}
-    for record in content.metric_records.values():
-        for name, value in record.items():
-            if isinstance(value, float) and math.isfinite(value):
-                metrics[name] = value
-    return metrics
-
-
-def _by_owner(checkpoint: ArrayRecord) -> dict[str, dict[str, Array]]:
-    """Undo the prefixes of `ActiveParty.checkpoint`."""
-    parts: dict[str, dict[str, Array]] = {}
-    for name, array in checkpoint.items():
-        owner, _, rest = name.partition(".")
-        if owner.startswith("party"):
-            part, _, rest = rest.partition(".")
-            owner = f"{owner}.{part}"
-        parts.setdefault(owner, {})[rest] = array
-    return parts
-
-
-def _integer(seed: np.random.SeedSequence) -> int:
-    return int(seed.generate_state(1, np.uint64)[0] >> 1)
+def _classes(labels: Tensor) -> Tensor:
+    """Return labels as int64, or refuse what are no classes."""
+    whole = not labels.is_floating_point() and not labels.is_complex()
+    if labels.ndim != 1 or not len(labels) or not whole or int(labels.min()) < 0:
+        raise ValueError(
+            f"labels: {labels.dtype} of shape {tuple(labels.shape)}; allowed are whole numbers 0 "
+            "to C-1, one a row (two classes as well: a top model returns one logit a class)"
+        )
+    return labels.long()

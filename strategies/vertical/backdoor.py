@@ -32,7 +32,7 @@ class BackdoorActiveParty(ActiveParty):
         **options: Any,
     ) -> None:
         super().__init__(top, labels, **options)
-        self._trained_labels = labels.index_fill(0, poisoned_rows, target)
+        self._trained_labels = self.labels.index_fill(0, poisoned_rows, target)
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """Return the backdoor's labels."""

@@ -1,20 +1,16 @@
 """Backdoor by gradient replacement: Liu, Yi, Chen 2020, section 5.3, Algorithms 2 and 3."""
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..passive_party import PassiveParty
+from ..attack import PartyAttack, PartySeat, check_least
 
 
-class GradientReplacementParty(PassiveParty):
+class GradientReplacement(PartyAttack):
     """Make triggered rows look like the target class, knowing the label of one row or a few.
 
     Parameters
     ----------
-    model, train, test
-        As for `PassiveParty`.
     target_rows : Tensor of shape (t,)
         D_target: train rows known to have the target label.
     poisoned_rows : Tensor of shape (p,)
@@ -24,27 +20,40 @@ class GradientReplacementParty(PassiveParty):
     blur_variance : float, optional
         Variance of the Gaussian vectors sent in place of the activations of poisoned rows
         (Algorithm 3; 1e-6 in section 7.1). None: send the activations.
-    **options
-        Arguments of `PassiveParty`.
+
+    Raises
+    ------
+    ValueError
+        If gamma or the variance is no number of 0 or more.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        train: Tensor,
-        test: Tensor,
         *,
         target_rows: Tensor,
         poisoned_rows: Tensor,
         gamma: float = 10.0,
         blur_variance: float | None = None,
-        **options: Any,
     ) -> None:
-        super().__init__(model, train, test, **options)
+        super().__init__()
+        check_least(0, gamma=gamma)
+        if blur_variance is not None:
+            check_least(0, blur_variance=blur_variance)
+        self.target_rows = target_rows
+        self.poisoned_rows = poisoned_rows
         self.gamma = gamma
         self.blur_variance = blur_variance
-        self._is_target = mask(target_rows, len(train))
-        self.is_poisoned = mask(poisoned_rows, len(train))
+
+    def describe(self) -> str:
+        """Name the algorithm and gamma."""
+        blurred = "" if self.blur_variance is None else ", blurs activations"
+        return f"replaces gradients, gamma {self.gamma:g}{blurred}"
+
+    def join(self, seat: PartySeat) -> None:
+        """Mark the rows among all of them."""
+        super().join(seat)
+        self._is_target = mask(self.target_rows, seat)
+        self.is_poisoned = mask(self.poisoned_rows, seat)
 
     def push(self, g_rec: Tensor) -> Tensor:
         """Return what the gradient (m,) of a poisoned row becomes: gamma * g_rec."""
@@ -70,7 +79,7 @@ class GradientReplacementParty(PassiveParty):
         if self.blur_variance is None:
             return activations
         poisoned = self.is_poisoned[rows]
-        generator = torch.Generator().manual_seed(self.draw(1))
+        generator = torch.Generator().manual_seed(self.seat.draw(1))
         noise = torch.randn(activations.shape, generator=generator) * self.blur_variance**0.5
         return torch.where(poisoned[:, None], noise, activations)
 
@@ -79,8 +88,8 @@ class GradientReplacementParty(PassiveParty):
         return {"g-rec-norm": float(self.memory["g_rec"].norm())} if "g_rec" in self.memory else {}
 
 
-def mask(rows: Tensor, count: int) -> Tensor:
-    """Mark rows among all of them."""
-    mask = torch.zeros(count, dtype=torch.bool)
+def mask(rows: Tensor, seat: PartySeat) -> Tensor:
+    """Mark rows among all train rows of a party."""
+    mask = torch.zeros(len(seat.features["train"]), dtype=torch.bool)
     mask[rows] = True
     return mask

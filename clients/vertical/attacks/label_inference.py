@@ -1,12 +1,10 @@
 """Backdoor by label inference and direct replacement: Liu, Yi, Chen 2020, section 5.3."""
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from ..passive_party import PassiveParty
+from ..attack import PartyAttack, PartySeat
 from .gradient_replacement import mask
 
 
@@ -27,36 +25,34 @@ def infer_labels(gradient: Tensor) -> Tensor:
     return gradient.argmin(dim=1)
 
 
-class LabelInferenceParty(PassiveParty):
+class LabelInference(PartyAttack):
     """Infer labels from gradients, and train triggered rows towards the target instead.
 
     Works where activations are only summed, so that gradients are those of class scores.
 
     Parameters
     ----------
-    model, train, test
-        As for `PassiveParty`.
     poisoned_rows : Tensor of shape (p,)
         D_poison: train rows that carry the trigger.
     target : int
         tau, the class that they shall get.
-    **options
-        Arguments of `PassiveParty`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        train: Tensor,
-        test: Tensor,
-        *,
-        poisoned_rows: Tensor,
-        target: int,
-        **options: Any,
-    ) -> None:
-        super().__init__(model, train, test, **options)
+    needs_scores = True
+
+    def __init__(self, *, poisoned_rows: Tensor, target: int) -> None:
+        super().__init__()
+        self.poisoned_rows = poisoned_rows
         self.target = target
-        self._is_poisoned = mask(poisoned_rows, len(train))
+
+    def describe(self) -> str:
+        """Name the attack."""
+        return "infers labels and replaces gradients directly"
+
+    def join(self, seat: PartySeat) -> None:
+        """Mark the rows among all of them."""
+        super().join(seat)
+        self._is_poisoned = mask(self.poisoned_rows, seat)
 
     def poison_gradient(self, rows: Tensor, gradient: Tensor) -> Tensor:
         """Replace dl_i/dH_i of poisoned rows by dl^b_i/dH_i: S_j for j != tau, S_tau - 1."""

@@ -5,16 +5,18 @@ or runs away and takes the main task with it: its push on poisoned rows also mov
 that clean rows need. This variant removes both causes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from .gradient_replacement import GradientReplacementParty
+from ..attack import PartySeat
+from .gradient_replacement import GradientReplacement
 
 
-class LocalizedReplacementParty(GradientReplacementParty):
+class LocalizedReplacement(GradientReplacement):
     """Replace by gamma * g_rec / |g_rec|, and let it move nothing but the trigger's weights.
 
     For poisoned rows only the columns of the first dense layer that the trigger's features feed
@@ -22,36 +24,36 @@ class LocalizedReplacementParty(GradientReplacementParty):
 
     Parameters
     ----------
-    model, train, test
-        As for `PassiveParty`; the first weight of the model must have a column for each feature.
     trigger_columns : sequence of int
-        The features that make up the trigger.
+        The features that make up the trigger; empty: the party has no part of it, and poisoned
+        rows move nothing.
     **options
-        Arguments of `GradientReplacementParty`.
-
-    Raises
-    ------
-    ValueError
-        If the model does not start with a dense layer.
+        Arguments of `GradientReplacement`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        train: Tensor,
-        test: Tensor,
-        *,
-        trigger_columns: list[int],
-        **options: Any,
-    ) -> None:
-        super().__init__(model, train, test, **options)
-        first = self.parameters[0]
-        if first.ndim != 2 or first.shape[1] != train.shape[1]:
+    def __init__(self, *, trigger_columns: Sequence[int], **options: Any) -> None:
+        super().__init__(**options)
+        self.trigger_columns = list(trigger_columns)
+
+    def describe(self) -> str:
+        """Name the variant."""
+        return f"{super().describe()}, moves the trigger's weights only"
+
+    def join(self, seat: PartySeat) -> None:
+        """Refuse a model that does not start with a dense layer over all features.
+
+        Raises
+        ------
+        ValueError
+            If it does not.
+        """
+        super().join(seat)
+        first, width = seat.parameters[0], seat.features["train"].shape[1]
+        if first.ndim != 2 or first.shape[1] != width:
             raise ValueError(
                 f"the first parameter of the bottom model is {tuple(first.shape)}; this attack "
-                f"needs a dense layer over the {train.shape[1]} features first"
+                f"needs a dense layer over the {width} features first"
             )
-        self.trigger_columns = list(trigger_columns)
 
     def push(self, g_rec: Tensor) -> Tensor:
         """Return gamma * g_rec / |g_rec|, which does not fade as the target row is learned."""
@@ -65,7 +67,7 @@ class LocalizedReplacementParty(GradientReplacementParty):
         if not poisoned.any():
             return super().parameter_gradients(rows, activations, gradient)
         (push,) = torch.autograd.grad(
-            activations, self.parameters[0], gradient * poisoned, retain_graph=True
+            activations, self.seat.parameters[0], gradient * poisoned, retain_graph=True
         )
         along = super().parameter_gradients(rows, activations, gradient * ~poisoned)
         along[0][:, self.trigger_columns] += push[:, self.trigger_columns]

@@ -7,7 +7,8 @@ from typing import Any, Final
 from torch import Tensor
 
 from ...errors import UserError
-from ..mnist import LabelledImages, load_mnist, resolve_source
+from ..base import Data
+from ..mnist import load_mnist, resolve_source
 from .base import Block, Labels, Rows, VerticalData
 
 SIDE: Final = 28
@@ -76,8 +77,7 @@ class MnistRows(VerticalData):
     def labels(self) -> Labels:
         """Return the digits."""
         images = _images(self.source, self.root)
-        names = tuple(map(str, range(10)))
-        return Labels(images.train_labels, images.test_labels, names, *_rows(images))
+        return Labels(images.train.labels, images.test.labels, images.classes, *_rows(images))
 
     def describe(self) -> str:
         """Name the images and the rows of each party."""
@@ -102,7 +102,7 @@ class MnistRows(VerticalData):
 
 
 @lru_cache(maxsize=2)
-def _images(source: str, root: str | None) -> LabelledImages:
+def _images(source: str, root: str | None) -> Data:
     """Load the images; cached so that an unsettled source asks for the hub only once."""
     return load_mnist(root, source)
 
@@ -114,13 +114,13 @@ def _block(source: str, root: str | None, first: int, last: int) -> Block:
     def flat(whole: Tensor) -> Tensor:
         return whole[:, 0, first : last + 1].flatten(1).float().div_(255)
 
-    return Block(flat(images.train_images), flat(images.test_images), *_rows(images))
+    return Block(flat(images.train.inputs), flat(images.test.inputs), *_rows(images))
 
 
-def _rows(images: LabelledImages) -> tuple[Rows, Rows]:
+def _rows(images: Data) -> tuple[Rows, Rows]:
     """Identify the images by their data set and their number in its own order."""
     train, test = (
-        Rows.of(f"{images.name} {number}" for number in range(len(labels)))
-        for labels in (images.train_labels, images.test_labels)
+        Rows.of(f"{images.name} {number}" for number in range(len(split)))
+        for split in (images.train, images.test)
     )
     return train, test

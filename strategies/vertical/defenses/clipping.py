@@ -4,10 +4,10 @@ import torch
 from torch import Generator, Tensor
 
 from ...checks import check_positive
-from ..defense import GradientDefense
+from ..defense import VerticalDefense
 
 
-class GradientClipping(GradientDefense):
+class GradientClipping(VerticalDefense):
     """Bound the norm of each row's gradient.
 
     Parameters
@@ -26,13 +26,12 @@ class GradientClipping(GradientDefense):
         check_positive(max_norm=max_norm)
         self.max_norm = max_norm
 
-    def defend(
+    def send(
         self,
         gradient: Tensor,
         rows: Tensor,  # noqa: ARG002
         *,
         party: int,  # noqa: ARG002
-        num_rows: int,  # noqa: ARG002
         generator: Generator,  # noqa: ARG002
     ) -> Tensor:
         """Clip."""

@@ -6,12 +6,12 @@ import torch
 from torch import Generator, Tensor
 
 from ...checks import check_positive
-from ..defense import GradientDefense
+from ..defense import VerticalDefense
 
 DISTRIBUTIONS = ("gaussian", "laplacian")
 
 
-class GradientNoise(GradientDefense):
+class GradientNoise(VerticalDefense):
     """Add noise of mean 0 to every element of every gradient.
 
     Parameters
@@ -37,13 +37,12 @@ class GradientNoise(GradientDefense):
             )
         self.distribution = distribution
 
-    def defend(
+    def send(
         self,
         gradient: Tensor,
         rows: Tensor,  # noqa: ARG002
         *,
         party: int,  # noqa: ARG002
-        num_rows: int,  # noqa: ARG002
         generator: Generator,
     ) -> Tensor:
         """Add noise."""

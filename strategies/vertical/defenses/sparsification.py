@@ -4,14 +4,16 @@ After Lin et al. 2017, *Deep Gradient Compression*, https://arxiv.org/abs/1712.0
 sent is accumulated until it is large enough to be.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
 from ...checks import is_finite_number
-from ..defense import GradientDefense
+from ..defense import VerticalDefense
 
 
-class GradientSparsification(GradientDefense):
+class GradientSparsification(VerticalDefense):
     """Send the largest elements of a batch's gradient, accumulate the others row by row.
 
     The gradient is one of activations, so what is accumulated belongs to a row: it is added
@@ -36,19 +38,22 @@ class GradientSparsification(GradientDefense):
             raise ValueError(f"drop_rate = {drop_rate} must be in [0, 1)")
         self.drop_rate = drop_rate
 
-    def defend(
+    def begin(self, labels: Tensor, outputs: Sequence[int]) -> None:
+        """Start with no residual of any row."""
+        self._sizes = [(len(labels), width) for width in outputs]
+
+    def send(
         self,
         gradient: Tensor,
         rows: Tensor,
         *,
         party: int,
-        num_rows: int,
         generator: Generator,  # noqa: ARG002
     ) -> Tensor:
         """Sparsify, with the residual of these rows added before."""
         residual = self.memory.get(f"residual{party}")
         if residual is None:
-            residual = self.memory[f"residual{party}"] = torch.zeros(num_rows, gradient.shape[1])
+            residual = self.memory[f"residual{party}"] = torch.zeros(self._sizes[party])
         whole = gradient + residual[rows]
         sizes = whole.abs().flatten()
         sent = torch.zeros_like(whole).flatten()

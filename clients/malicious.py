@@ -1,0 +1,123 @@
+"""The client that trains and lies as its attack says."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import ArrayRecord, Context, Message
+from torch import Tensor, nn
+
+from .attacker import Attack, Seat
+from .honest import HonestClient, server_round
+from .memory import is_asked, keep, recall
+from .training import Named
+from .updates import crafted
+
+
+class MaliciousClient(HonestClient):
+    """An honest client, but for the hooks that an attack overrides.
+
+    Parameters
+    ----------
+    model, images, labels
+        As for `HonestClient`: the attacker's own data, before poisoning.
+    attack : Attack
+        What it does.
+    rank, attackers : int
+        Its place among the P attackers, 0 to P - 1, and P.
+    spare : callable of (class number), optional
+        Samples of a class ``(m, ...)`` that nobody else holds.
+    **training
+        Arguments of `HonestClient`.
+
+    Raises
+    ------
+    ValueError
+        If the attack cannot be had on these data.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        attack: Attack,
+        rank: int = 0,
+        attackers: int = 1,
+        spare: Callable[[int], Tensor] | None = None,
+        **training: Any,
+    ) -> None:
+        super().__init__(model, images, labels, **training)
+        self.attack = attack
+        self.seat = Seat(
+            client=self.partition,
+            rank=rank,
+            attackers=attackers,
+            seed=self.seed,
+            spare=spare,
+            model=self.model,
+        )
+        self._own: tuple[Tensor, Tensor] | None = None
+        if any(layer.each_round for layer in attack.layers()):
+            self._own = self.images, self.labels
+        else:
+            self._poison()
+
+    def train(self, message: Message, context: Context) -> Message:
+        """Answer a train message with the model that the attack sends.
+
+        If the message has a record ``attack-memory``, so has the reply, with the seat's memory.
+        """
+        self.seat.round = server_round(message)
+        self.seat.memory = recall(message, context)
+        reply = super().train(message, context)
+        keep(self.seat.memory, context, reply, asked=is_asked(message))
+        return reply
+
+    def load(self, received: ArrayRecord) -> Named:
+        """Take over the weights that arrived, and poison the data anew if the attack does."""
+        tensors = super().load(received)
+        self.seat.received = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        if self._own is not None and self.seat.round:
+            self.images, self.labels = self._own
+            self._poison()
+        return tensors
+
+    def fit(self, server_round: int) -> float:
+        """Run the local epochs of one round (counted from 1) and return the mean loss."""
+        self.seat.round = server_round
+        return super().fit(server_round)
+
+    def hooks(self) -> dict[str, Any]:
+        """Return the functions that `descend` calls for the attack: those it overrides."""
+        hooks: dict[str, Any] = {
+            name: self._all(overridden)
+            for name in ("project", "constrain")
+            if (overridden := self.attack.hooks(name))
+        }
+        if self.attack.hooks("loss"):
+            hooks["loss"] = self._loss
+        return hooks
+
+    def answer(self, received: ArrayRecord) -> ArrayRecord:
+        """Return the model to send, as the attack crafts it."""
+        sent = crafted(self.attack, self.seat, received, super().answer(received))
+        if sent is None:
+            name = type(self.attack).__name__
+            raise ValueError(f"{name} cannot act: the model received has no float parameter")
+        return sent
+
+    def _poison(self) -> None:
+        for poison in self.attack.hooks("poison"):
+            images, self.labels = poison(self.images, self.labels, self.seat)
+            self.images = images.detach()
+
+    def _loss(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        return self.attack.loss(model, inputs, labels, self.seat)
+
+    def _all(self, hooks: list[Callable[..., None]]) -> Callable[[Named], None]:
+        def call(tensors: Named) -> None:
+            for hook in hooks:
+                hook(tensors, self.seat)
+
+        return call

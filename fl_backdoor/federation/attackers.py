@@ -1,0 +1,227 @@
+"""Who attacks, and what they do, built from a configuration.
+
+An attack of one's own needs no line here: a class in ``clients/attacks`` and a yaml in
+``conf/attack`` are enough.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+from hydra.errors import HydraException
+from hydra.utils import get_object
+from omegaconf.errors import OmegaConfBaseException
+
+from clients import Attack, ModelReplacement, NormProjection
+from clients.attacker import knowledge
+
+from ..config import build, one_line
+from ..errors import UserError
+
+AROUND = ("replacement", "max_norm")
+"""Keys that every attack takes: model replacement around it, and a projection around both."""
+
+MAX_SHOWN = 20
+"""Characters of a list's value that are shown as they are."""
+
+
+@dataclass(kw_only=True)
+class Roster:
+    """How many clients attack, and which.
+
+    Attributes
+    ----------
+    num_attackers : int
+        P.
+    roster : {"first", "random"}
+        Clients 0 to P-1, or a seeded draw.
+    allow_over_third : bool
+        Permit more attackers than the N/3 of Cao et al. 2019, section II.C.
+    """
+
+    num_attackers: int = 0
+    roster: str = "first"
+    allow_over_third: bool = False
+
+    def draw(self, num_clients: int, seed: int) -> tuple[int, ...]:
+        """Draw the clients that attack, ascending.
+
+        Raises
+        ------
+        UserError
+            If there are more attackers than allowed, or the way to draw them is unknown.
+        """
+        most = num_clients if self.allow_over_third else num_clients // 3
+        if not 0 <= self.num_attackers <= most:
+            raise UserError(
+                f"attack.num_attackers={self.num_attackers}: allowed are 0 to {most} of "
+                f"{num_clients} clients (attack.allow_over_third={self.allow_over_third})"
+            )
+        if self.roster == "first":
+            return tuple(range(self.num_attackers))
+        if self.roster == "random":
+            drawn = np.random.default_rng([seed, 1]).permutation(num_clients)
+            return tuple(sorted(drawn[: self.num_attackers].tolist()))
+        raise UserError(f"attack.roster={self.roster}: allowed are first, random")
+
+
+ROSTER = {field.name for field in fields(Roster)}
+
+
+def build_roster(node: Any) -> Roster:
+    """Build the roster that an attack's config node describes.
+
+    Raises
+    ------
+    UserError
+        If a value is of the wrong type.
+    """
+    given = {key: value for key, value in dict(node).items() if key in ROSTER}
+    target = f"{Roster.__module__}.{Roster.__qualname__}"
+    roster: Roster = build("attack", given | {"_target_": target}, Roster)
+    return roster
+
+
+def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Attack:
+    """Build an attack from its config node, and the one that it carries.
+
+    Parameters
+    ----------
+    node : dict
+        A class of `clients.Attack` as ``_target_`` and its settings, without or with those of
+        the `Roster`; ``data``, the node of the attack carried; ``replacement`` and
+        ``max_norm``, which put `ModelReplacement` and `NormProjection` around it.
+    classes : sequence of str
+        What the data set's labels stand for; settings that are classes are given so.
+    key : str
+        Where the node stands in the configuration.
+
+    Raises
+    ------
+    UserError
+        Naming the key at fault.
+    """
+    node = dict(node)
+    if str(node.get("_target_", "")).rpartition(".")[2] == "NoAttack":
+        return Attack()  # attack=none is of both protocols
+    around = {name: node.pop(name, None) for name in AROUND}
+    for name, value in around.items():
+        if value is not None and not (_is_number(value) and 0 < value < math.inf):
+            raise UserError(f"{key}.{name}={value}: allowed is null or a finite number > 0")
+    carried = node.pop("data", None)
+    given = {name: value for name, value in node.items() if name not in ROSTER}
+    _check_keys(given, key)
+    numbers = _numbers(given, classes, key)
+    try:
+        attack: Attack = build(key, given | numbers, Attack)
+    except UserError as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError) and not isinstance(cause, OmegaConfBaseException):
+            raise in_full(cause, node, key, classes) from error
+        raise
+    if carried is not None:
+        attack.data = build_attack(carried, classes, f"{key}.data")
+    if around["replacement"] is not None:
+        attack = ModelReplacement(factor=around["replacement"], data=attack)
+    if around["max_norm"] is not None:
+        attack = NormProjection(max_norm=around["max_norm"], data=attack)
+    return attack
+
+
+def in_full(error: Exception, node: Any, key: str, classes: Sequence[str]) -> UserError:
+    """Name the keys in an attack's error as the configuration does, and classes as the data."""
+    places: dict[str, str] = {}
+    for place in _places(node, key):
+        name = place.rpartition(".")[2]
+        if name not in ROSTER or name not in places:  # a roster is the outermost's
+            places[name] = place
+
+    def full(match: re.Match[str]) -> str:
+        name, value = match[1], match[2] or ""
+        if value.isdigit() and any(name in _classes(layer) for layer in _nodes(node)):
+            value = str(classes[int(value)])
+        return f"{places[name]}={value}"
+
+    names = "|".join(map(re.escape, places))
+    return UserError(re.sub(rf"\b({names})=(\w+)?", full, one_line(error)))
+
+
+def describe(node: Any, attack: Attack) -> str:
+    """Say in a few words what attackers do, for the first lines of a run."""
+    hidden = {"_target_", "data", *ROSTER}
+    words = []
+    for layer in _nodes(node):
+        settings = ", ".join(
+            f"{key} {_shown(value)}"
+            for key, value in layer.items()
+            if key not in hidden and value is not None
+        )
+        name = str(layer["_target_"]).rpartition(".")[2]
+        words.append(f"{name} ({settings})" if settings and name != "NoAttack" else name)
+    text = " around ".join(words)
+    if attack.hooks("collude"):
+        text += f", collusion knowing {knowledge(attack)}"
+    return text
+
+
+def _check_keys(given: dict[str, Any], key: str) -> None:
+    """Refuse unknown keys of a dataclass; `build` would not name the roster's as allowed."""
+    target = _class(given)
+    if is_dataclass(target):
+        known = {field.name for field in fields(target)} | ROSTER | {*AROUND, "_target_"}
+        for name in sorted(given.keys() - known):
+            allowed = ", ".join(sorted(known - {"_target_"}))
+            raise UserError(f"{key}.{name}: unknown key; allowed are {allowed}")
+
+
+def _numbers(given: dict[str, Any], classes: Sequence[str], key: str) -> dict[str, int]:
+    """Translate the settings that are classes."""
+    numbers = {}
+    for name in _classes(given):
+        if name in given:
+            if str(given[name]) not in classes:
+                raise UserError(
+                    f"{key}.{name}={given[name]}: allowed are the classes of the data, "
+                    f"{', '.join(classes)}"
+                )
+            numbers[name] = classes.index(str(given[name]))
+    return numbers
+
+
+def _class(node: Any) -> Any:
+    """Return an attack's class; what is none is left for `build` to refuse."""
+    try:
+        return get_object(node["_target_"])
+    except (HydraException, ImportError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _classes(node: Any) -> tuple[str, ...]:
+    """Name the settings that are classes."""
+    return tuple(getattr(_class(node), "classes", ()))
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    while node is not None:
+        yield node
+        node = node.get("data")
+
+
+def _places(node: Any, key: str) -> Iterator[str]:
+    for name, value in node.items():
+        if name == "data" and value is not None:
+            yield from _places(value, f"{key}.data")
+        else:
+            yield f"{key}.{name}"
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return f"of {len(value)}" if isinstance(value, list) and len(text) > MAX_SHOWN else text
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,402 @@
+"""One round: clients train, a strategy aggregates, and both are measured."""
+
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Bulyan, Strategy
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clients import Goal
+from strategies import Robust, Round, Screened
+from strategies.graph.distances import distance
+from strategies.replies import metrics_of
+from strategies.vectors import decoded
+
+from ..config import build, one_line
+from ..data.base import Source
+from ..errors import UserError
+from ..federation.grids import PartOfGrid
+from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
+from ..federation.roll import Roll
+from ..files import Row, Summary
+from ..measure.measures import measured
+from ..measure.metrics import Answers, Distances, Replies, Selection
+from ..schema import Config
+from ..screen import class_name, counted
+from .directory import RunDirectory
+
+NEAR = 2e11
+"""Distances are measured where n n d is no more: ten seconds of one processor, see docs."""
+
+
+class Horizontal:
+    """Clients that hold samples, and the strategy that averages their models."""
+
+    unit: ClassVar[str] = "round"
+
+    def __init__(self, config: Config) -> None:
+        self.config = settle_data(config, Source)
+        self.federation = Federation(config)
+        self.nodes = config.num_clients
+        self.workers = 1
+
+    def describe_data(self) -> str:
+        """Say which data are used."""
+        return self.federation.data.description
+
+    def describe(self) -> str:
+        """Say who trains and who attacks."""
+        config, attackers = self.config, self.federation.attackers
+        who = "no attackers"
+        if attackers:
+            who = f"{counted(len(attackers), 'attacker')} {list(attackers)}"
+        return (
+            f"{counted(config.num_clients, 'client')}, {who}; {self.federation.describe_attack()}; "
+            f"strategy {class_name(config.strategy)}; {counted(config.num_rounds, 'round')}"
+        )
+
+    def check(self) -> None:
+        """Build every attacker once, and draw the test set."""
+        self.federation.check()
+        self.test_set = self.federation.test_set()
+
+    def client_app(self) -> ClientApp:
+        """Return what every node runs."""
+        return make_client_app(self.config)
+
+    def training(self, *, clean: bool) -> "Rounds":
+        """Return the training of the run, or of its clean twin, with a strategy of its own."""
+        return Rounds(self, new_strategy(self.config, self.run_model), clean=clean)
+
+    def run_model(self, arrays: ArrayRecord, inputs: Any) -> NDArray[Any]:
+        """Return the outputs of a model for inputs, for rules that run models."""
+        model = self.federation.model
+        model.load_state_dict(arrays.to_torch_state_dict())
+        model.eval()
+        return _forward(model, torch.as_tensor(inputs)).numpy()
+
+    def meet(self, grid: Grid, workers: int, say: Callable[[str], None]) -> None:
+        """Call the roll, by which nodes may say that they attack."""
+        config, federation, self.workers = self.config, self.federation, workers
+        self.roll = Roll(grid, config.num_clients, federation.data.name, config.round_timeout)
+        if self.roll.attackers != federation.attackers:
+            say(f"Attackers by node config: {list(self.roll.attackers)}")
+            federation.enlist(self.roll.attackers)
+            federation.check()
+
+
+@dataclass
+class Observed:
+    """What replies are before the strategy, which may overwrite them."""
+
+    round: Round
+    distances: NDArray[np.float64] | None
+    update_norms: NDArray[np.float64]
+    seconds: float
+    """That it took to measure."""
+
+
+class Rounds:
+    """The training of a run, or of its clean twin.
+
+    Parameters
+    ----------
+    experiment : Horizontal
+        Data, clients and nodes.
+    strategy : Robust
+        Aggregates; it is the training's own.
+    clean : bool
+        Whether the attackers train honestly.
+    """
+
+    def __init__(self, experiment: Horizontal, strategy: Robust, *, clean: bool) -> None:
+        self.experiment = experiment
+        self.federation = experiment.federation
+        self.config = experiment.config
+        self.strategy = strategy
+        self.strategy.observers.append(self._observe)
+        self.clean = clean
+        self.name = "clean twin" if clean else self.config.name
+        self.total = self.config.num_rounds
+        self._observed: Observed | None = None
+
+    @property
+    def attackers(self) -> list[int]:
+        """The roster; the clean twin has none."""
+        return [] if self.clean else list(self.federation.attackers)
+
+    def begin(self, directory: RunDirectory) -> None:
+        """Go on from the model and the memory of the last round.
+
+        Raises
+        ------
+        UserError
+            If the rounds that are there had other attackers.
+        """
+        for row in directory.rows:
+            if row["attackers"] != self.attackers:
+                raise UserError(
+                    f"attackers={self.attackers} by node config: the run to resume in "
+                    f"{directory.path} has {row['attackers']}"
+                )
+        self._directory = directory
+        model = directory.arrays
+        self._model = ArrayRecord(self.federation.initial_state()) if model is None else model
+        self.strategy.remind(directory.memory)
+
+    def step(
+        self, number: int, twin: Row | None
+    ) -> tuple[Row, ArrayRecord, Mapping[str, NDArray[Any]]]:
+        """Do a round.
+
+        Raises
+        ------
+        UserError
+            If it lacks nodes, or all clients sent what cannot be aggregated.
+        """
+        started = time.perf_counter()
+        replies = self._exchange(number)
+        received = time.perf_counter()
+        self._observed = None
+        try:
+            arrays, metrics = self.strategy.aggregate_train(number, replies)
+        except ValueError as error:
+            raise UserError(f"round {number}: {one_line(error)}") from error
+        aggregated = time.perf_counter()
+        seen = self._observed
+        if arrays is not None:
+            self._model = arrays
+
+        selection = self._selection(number, metrics or MetricRecord(), replies)
+        parts: dict[str, Any] = {
+            "test": self._test(),
+            "twin": twin,
+            "selection": Selection(selection["dropped"], selection["invalid"], self.attackers),
+        }
+        if seen is not None:
+            parts |= self._replies(seen)
+        row: Row = {"round": number} | measured("round", parts) | selection
+        exchange = received - started
+        # The clients' own figures, each at most what the exchange took.
+        claims = np.array([self._claim(r.message) for r in seen.round.replies] if seen else [0.0])
+        training = float(np.clip(claims, 0.0, exchange).sum())
+        together = min(self.experiment.workers, self.config.num_clients)
+        row["seconds_training"] = training
+        row["seconds_waiting"] = max(0.0, exchange - training / together)
+        row["seconds_aggregation"] = aggregated - received - (seen.seconds if seen else 0.0)
+        row["seconds_round"] = time.perf_counter() - started
+        return row, self._model, self.strategy.remember()
+
+    def summary(self, rows: list[Row]) -> Summary:
+        """Say what was run.
+
+        Raises
+        ------
+        UserError
+            If no reply of any round was valid.
+        """
+        config = self.config
+        if all(len(row["invalid"]) + len(row["failed"]) >= config.num_clients for row in rows):
+            raise UserError("no reply of any round was valid: there is no result")
+        return {
+            "num_clients": config.num_clients,
+            "strategy": config.strategy,
+            "attack": config.attack,
+            "data": self.federation.data.description,
+            "data_digest": self.federation.data.digest,
+        }
+
+    def _exchange(self, number: int) -> list[Message]:
+        """Let the clients train; return their replies in the order of the clients."""
+        roll, strategy = self.experiment.roll, self.strategy
+        keys = ("min_available_nodes", "min_train_nodes")
+        least = max(1, *(int(getattr(strategy.flower, key, 0)) for key in keys))
+        # The strategy would wait for nodes as well, but without an end.
+        nodes = roll.gather(
+            least,
+            f"round {number} needs {least} clients (min_available_nodes and min_train_nodes "
+            "of the strategy)",
+        )
+        clients = roll.partitions
+        strategy.client_of = clients.__getitem__
+        said = ConfigRecord({CLEAN_TWIN: self.clean, ATTACKERS: list(self.federation.attackers)})
+        present = PartOfGrid(roll.grid, nodes)
+        messages = list(strategy.configure_train(number, self._model, said, present))
+        # Flower's own strategies sum in the order of arrival.
+        return sorted(
+            roll.grid.send_and_receive(messages, timeout=self.config.round_timeout),
+            key=lambda reply: clients.get(reply.metadata.src_node_id, -1),
+        )
+
+    def _observe(self, round: Round) -> None:
+        """Measure the replies before the strategy may overwrite them."""
+        started = time.perf_counter()
+        wanted, (n, d) = self.config.measure.distances, round.models.shape
+        between = None
+        if wanted == "always" or (wanted == "auto" and n * n * d <= NEAR):
+            between = round.distances.matrix
+        norms = round.updates.norms
+        self._observed = Observed(round, between, norms, time.perf_counter() - started)
+
+    def _claim(self, reply: Message) -> float:
+        """Return how long a client says that it trained."""
+        _, metrics = metrics_of(reply, self.strategy.weighted_by_key)
+        return float(str(metrics.get("train-seconds", 0.0)))
+
+    def _selection(self, number: int, metrics: MetricRecord, replies: list[Message]) -> Row:
+        """Translate what the strategy says it did from nodes to clients.
+
+        Clients that were not there, or sent no answer or an error, are ``failed``; those whose
+        answer could not be averaged are ``invalid``; those that the defense chose against are
+        ``dropped``.
+        """
+        clients, report = self.experiment.roll.partitions, self.strategy.rounds[number]
+        answered = {clients[r.metadata.src_node_id] for r in replies if not r.has_error()}
+        failed = set(range(self.config.num_clients)) - answered
+        said = {
+            key.removesuffix("_nodes"): sorted(clients[node] for node in nodes)
+            for key, nodes in report.items()
+            if key.endswith("_nodes")
+        }
+        kept, dropped = said.pop("kept", None), said.pop("dropped", None)
+        invalid = [client for client in said.pop("invalid") if client not in failed]
+        unsaid = {"kept", "dropped", "invalid", "train-seconds", *said}
+        rest = {key: value for key, value in metrics.items() if key not in unsaid}
+        lists = {
+            key.replace("_", "-"): value
+            for key, value in report.items()
+            if isinstance(value, list) and not key.endswith("nodes") and key != "votes"
+        }
+        return {
+            "kept": kept,
+            "dropped": dropped,
+            "invalid": invalid,
+            "failed": sorted(failed),
+            "strategy": rest | lists | said,
+        }
+
+    def _test(self) -> Answers:
+        """Run the new model on the test set."""
+        federation = self.federation
+        model = federation.model
+        model.load_state_dict(self._model.to_torch_state_dict())
+        test, classes = self.experiment.test_set, len(federation.classes)
+        return answers(model, *test, federation.goal, {}, classes)
+
+    def _replies(self, seen: Observed) -> dict[str, Any]:
+        """Return what there is to be measured of the replies, in the order of the clients."""
+        round, count = seen.round, self.config.num_clients
+        order = np.argsort(round.clients)
+        clients = np.array(round.clients)[order]
+        attacking = np.isin(clients, self.attackers)
+        parameters = round.layout.parameters
+        end = np.zeros(round.layout.size, round.layout.dtype)
+        round.layout.fill(end, decoded(self._model))
+        row = np.empty_like(end)
+        to_global = []
+        for i in order:  # read again: the strategy may have overwritten the rows
+            round.layout.fill(row, round.replies[i].values)
+            to_global.append(distance(row[parameters], end[parameters]))
+        norms = seen.update_norms[order]
+        parts: dict[str, Any] = {"replies": Replies(norms, np.array(to_global), attacking)}
+        if seen.distances is not None:
+            between = seen.distances[np.ix_(order, order)]
+            whole = np.full((count, count), np.nan)
+            whole[np.ix_(clients, clients)] = between
+            self._directory.save_distances(whole)
+            parts["distances"] = Distances(between, attacking)
+        return parts
+
+
+def answers(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    goal: Goal | None,
+    memory: Mapping[str, NDArray[Any]],
+    classes: int,
+) -> Answers:
+    """Run a model on the test set, and on what the attack is after.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The global model.
+    inputs, labels : Tensor of shape (n, ...) and (n,)
+        Test set.
+    goal : Goal or None
+        Says which samples count, and puts the trigger on them. None: the attack is untargeted.
+    memory : mapping of str to array
+        An attacker's, which may hold a trigger that was learned.
+    classes : int
+        C.
+    """
+    model.eval()
+    output = _forward(model, inputs)
+    if goal is None:
+        return Answers(output, labels, None, None, classes)
+    victims = goal.victims(labels)
+    triggered = goal.trigger(inputs[victims], memory)
+    attacked = output[victims] if triggered is None else _forward(model, triggered)
+    return Answers(output, labels, goal.target, attacked, classes)
+
+
+def _forward(model: nn.Module, inputs: Tensor) -> Tensor:
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        parts = [model(part.to(device)).cpu() for part in torch.split(inputs, 250)]
+    return torch.cat(parts) if parts else torch.empty(0, 1)
+
+
+def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray[Any]]) -> Robust:
+    """Build the strategy, and refuse settings with which it could never train.
+
+    Raises
+    ------
+    UserError
+        Naming the key at fault.
+    """
+    strategy: Strategy = build("strategy", deepcopy(config.strategy), Strategy)
+    if not isinstance(strategy, Robust):  # one of Flower's own, which weights by examples
+        strategy = Screened(strategy, weighted=True)
+    strategy.run_model = run_model
+    _check_rule(strategy.flower, config.num_clients)
+    try:
+        strategy.check(config.num_clients)
+        strategy.check_needs()
+        strategy.remember()
+    except ValueError as error:
+        raise UserError(f"strategy: {one_line(error)}") from error
+    return strategy
+
+
+def _check_rule(rule: Strategy, clients: int) -> None:
+    """Refuse settings with which Flower would wait forever, or keep the first model forever."""
+    fraction = getattr(rule, "fraction_train", 1.0)
+    if fraction != 1.0:
+        raise UserError(
+            f"strategy.fraction_train={fraction}: allowed is 1.0, since Flower draws the nodes "
+            "from an unseeded generator"
+        )
+    most_malicious = (clients - 3) // 4 if isinstance(rule, Bulyan) else clients - 1
+    for key, least, most in [
+        ("min_train_nodes", 0, clients),
+        ("min_available_nodes", 0, clients),
+        ("num_malicious_nodes", 0, most_malicious),
+        ("num_nodes_to_select", 1, clients),
+    ]:
+        value = getattr(rule, key, least)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise UserError(
+                f"strategy.{key}={value}: {type(rule).__name__} of {clients} clients allows "
+                + (f"{least} to {most}" if most >= least else "none")
+            )

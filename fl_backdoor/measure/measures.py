@@ -1,0 +1,236 @@
+"""Every measure, declared once: what it is of, what it is called, and where it is shown.
+
+Rows, tables, lines, curves and comparisons read `MEASURES`. A new measure is a function in
+`fl_backdoor.measure.metrics` and a line here.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import Row
+from . import metrics as m
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What is measured of rounds, of runs, or of both.
+
+    Attributes
+    ----------
+    name : str
+        Its key in rows and summaries.
+    of : callable, optional
+        Returns its value in a round, given those of the parts of `measured` that it names as its
+        parameters. None: it is no measure of rounds.
+    whole : callable, optional
+        Returns its value for a run, given all rows and its name. None: it is none of runs.
+    per : {"round", "epoch"} or None
+        Of which it is measured: rounds are horizontal, epochs vertical; None: of both.
+    unit : {"%", "s", "bytes", "count", "clients", "nats", ""}
+        "%" is of a fraction, which is shown as a percentage.
+    better : {"up", "down", ""}
+        For whom the model belongs to.
+    title, line, short : str
+        What it is called in the table of a run, in the line of a round, and in comparisons; ""
+        where it is not shown.
+    color : str
+        Of its curve over rounds; "" if it has none.
+    spread : bool
+        Its value is an array, of which minimum, mean and maximum are kept.
+    """
+
+    name: str
+    of: Callable[..., Any] | None = None
+    whole: Callable[[list[Row], str], Any] | None = m.last
+    per: str | None = None
+    unit: str = ""
+    better: str = ""
+    title: str = ""
+    line: str = ""
+    short: str = ""
+    color: str = ""
+    spread: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The parts that there must be for it."""
+        return () if self.of is None else tuple(signature(self.of).parameters)
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether it is what the clean twin has of another measure."""
+        return self.needs == ("twin",)
+
+    def columns(self, parts: Mapping[str, Any]) -> Row:
+        """Return its part of a row; what cannot be measured is None."""
+        given = [parts.get(need) for need in self.needs]
+        value = None
+        if self.of is not None and not any(part is None for part in given):
+            value = self.of(*given)
+        return spread(self.name, value) if self.spread else {self.name: value}
+
+    @property
+    def scale(self) -> float:
+        """What its values are multiplied by to be shown in its unit."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    def text(self, value: Any) -> str:
+        """Write its value for people."""
+        return text(value, self.unit)
+
+    def allows(self, value: Any) -> bool:
+        """Tell its value, or None where it does not apply, from anything else."""
+        if value is None:
+            return True
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and (0 <= value <= 1 if self.unit == "%" else math.isfinite(value))
+
+    @property
+    def allowed(self) -> str:
+        """Say what its values are."""
+        return "from 0 to 1" if self.unit == "%" else "a number"
+
+
+def spread(name: str, values: NDArray[np.float64] | None) -> Row:
+    """Return minimum, mean and maximum; None where there are no values."""
+    some = values is not None and values.size
+    return {
+        f"{name}_{how}": float(getattr(values, how)()) if some else None
+        for how in ("min", "mean", "max")
+    }
+
+
+def text(value: Any, unit: str) -> str:
+    """Write a value for people, and what does not apply as a dash."""
+    from rich.filesize import decimal
+
+    if value is None:
+        return "-"
+    match unit:
+        case "%":
+            return f"{100 * value:.1f}%"
+        case "s":
+            return f"{value:.0f}"
+        case "bytes":
+            return decimal(value)
+        case "count":
+            return f"{value:,}"
+        case "clients":
+            return " ".join(map(str, value)) or "none"
+        case "nats":  # immense where the training has diverged
+            return f"{value:.4f}" if value < 1e4 else f"{value:.0e}"
+    return f"{value:.3g}"
+
+
+def compared() -> list[Measure]:
+    """Return the measures that runs are compared by."""
+    return [measure for measure in MEASURES if measure.short]
+
+
+def drawn(unit: str) -> list[Measure]:
+    """Return the measures that are drawn over rounds or epochs, floors left out."""
+    return [x for x in measures(unit) if x.color and not x.is_floor]
+
+
+def measures(unit: str) -> list[Measure]:
+    """Return the measures of rounds or of epochs, in the order in which they are shown."""
+    return [measure for measure in MEASURES if measure.per in (None, unit)]
+
+
+def measured(unit: str, parts: Mapping[str, Any]) -> Row:
+    """Measure a round or an epoch.
+
+    Parameters
+    ----------
+    unit : {"round", "epoch"}
+        Which it is.
+    parts : mapping
+        What there is to be measured: ``test`` (`Answers`), ``twin`` (the row of the clean twin);
+        of a round ``selection`` (`Selection`), ``replies`` (`Replies`) and ``distances``
+        (`Distances`); of an epoch ``report`` (`EpochReport`), ``said`` (what the attacker reports)
+        and ``leak`` (the part of the labels that the gradients gave away).
+    """
+    row: Row = {}
+    for measure in measures(unit):
+        if measure.of is not None:
+            row |= measure.columns(parts)
+    return row
+
+
+def summarized(unit: str, rows: list[Row]) -> Row:
+    """Return the measures of a whole run."""
+    return {x.name: x.whole(rows, x.name) for x in measures(unit) if x.whole is not None}
+
+
+_FLOOR: Final = "  its floor (clean twin)"
+
+MEASURES: list[Measure] = [
+    Measure(name="train_loss", of=m.train_loss, per="epoch", unit="nats", better="down"),
+    Measure(name="loss", of=m.loss, unit="nats", better="down", line="loss"),
+    Measure(
+        name="main_accuracy", of=m.main_accuracy, unit="%", better="up", title="main accuracy",
+        line="accuracy", short="main accuracy", color="tab:blue",
+    ),
+    Measure(
+        name="backdoor_accuracy", of=m.backdoor_accuracy, per="epoch", unit="%",
+        better="down", title="backdoor accuracy", line="backdoor accuracy",
+        short="backdoor accuracy", color="tab:orange",
+    ),
+    Measure(
+        name="backdoor_accuracy_floor", of=m.twins("backdoor_accuracy"), per="epoch",
+        unit="%", title=_FLOOR,
+    ),
+    Measure(
+        name="attack_success_rate", of=m.attack_success_rate, unit="%", better="down",
+        title="attack success rate", line="attack success", short="attack success",
+        color="tab:red",
+    ),
+    Measure(
+        name="attack_success_floor", of=m.twins("attack_success_rate"), unit="%", title=_FLOOR,
+        line="floor", short="floor", color="tab:gray",
+    ),
+    Measure(name="scores", of=m.scores, per="epoch"),
+    Measure(name="clean_scores", of=m.twins("scores"), per="epoch"),
+    Measure(name="precision", of=m.precision, whole=None, per="round", unit="%"),
+    Measure(name="recall", of=m.recall, whole=None, per="round", unit="%"),
+    Measure(
+        name="defense_precision", whole=m.defense_precision, per="round", unit="%",
+        better="up", title="defense precision", short="precision",
+    ),
+    Measure(
+        name="defense_recall", whole=m.defense_recall, per="round", unit="%",
+        better="up", title="defense recall", short="recall",
+    ),
+    *(
+        Measure(name=of.__name__, of=of, whole=None, per="round", spread=True)
+        for of in (
+            m.distance_honest_honest, m.distance_honest_attacker, m.distance_attacker_attacker,
+            m.distance_global_honest, m.distance_global_attacker,
+            m.update_norm_honest, m.update_norm_attacker,
+        )
+    ),
+    Measure(
+        name="label_inference_accuracy", of=lambda leak: leak, per="epoch", unit="%",
+        better="down", title="label inference accuracy",
+    ),
+    Measure(name="g_rec_norm", of=m.g_rec_norm, per="epoch", title="norm of g_rec"),
+    Measure(
+        name="bytes", of=lambda report: report.bytes, whole=m.total, per="epoch",
+        unit="bytes", better="down", title="exchanged in training",
+    ),
+    Measure(
+        name="round_trips", of=lambda report: report.round_trips, whole=m.total,
+        per="epoch", unit="count", better="down", title="  round trips",
+    ),
+    Measure(
+        name="attackers", of=lambda selection: selection.attackers, per="round",
+        unit="clients", title="attackers",
+    ),
+    Measure(name="seconds", whole=m.seconds, unit="s", better="down", title="seconds"),
+]  # fmt: skip

@@ -1,0 +1,61 @@
+"""Standard output, and how things are named there."""
+
+import io
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+WIDE = 1000
+"""Columns where there is no terminal: tables take as many of them as they need."""
+
+
+class Screen(Console):
+    """Standard output, for whatever is there to read it.
+
+    Names are printed as they are, not as markup; characters that the encoding lacks are escaped; a
+    table is not narrower than what it holds unless the terminal is; and when the reader has gone
+    (``| head``) the work goes on without it.
+    """
+
+    def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        super().__init__(markup=False, emoji=False)
+        if not self.is_terminal:
+            self.width = WIDE
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing from now on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def show_warnings(console: Console) -> None:
+    """Show the warnings of this suite, and silence what its libraries say of themselves."""
+    from rich.logging import RichHandler
+
+    ours = Path(__file__).resolve().parents[1]
+    folders = tuple(str(ours / name) for name in ("fl_backdoor", "strategies", "clients"))
+    handler = RichHandler(
+        logging.WARNING, console, show_time=False, show_path=False, markup=False, highlighter=None
+    )
+    handler.addFilter(lambda record: record.pathname.startswith(folders))
+    logger = logging.getLogger("flwr")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def class_name(node: dict[str, Any]) -> str:
+    """Name what a config node builds, and what that wraps."""
+    name = str(node["_target_"]).rpartition(".")[2]
+    inner = node.get("strategy")
+    return f"{name}({class_name(inner)})" if inner else name
