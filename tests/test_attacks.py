@@ -27,7 +27,9 @@ from clients.memory import give_attack_memory, take_attack_memory
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attackers import Roster, build_attack, build_roster, describe, in_full
 
-DIGITS = [2, 6]
+from .test_experiment import tiny
+
+DIGITS = ["2", "6"]
 IMAGES = torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(20) % 2
 
@@ -42,7 +44,7 @@ def backdoor(**options: Any) -> dict[str, Any]:
 
 
 def build(node: dict[str, Any]) -> Attack:
-    return build_attack(node, DIGITS, f"dataset.digits={DIGITS}")
+    return build_attack(node, DIGITS)
 
 
 def refusal(act: Callable[[], object]) -> str:
@@ -148,7 +150,7 @@ def test_goals() -> None:
     """The places of 6 and 2 among the digits; what was given is not changed."""
     labels, images = torch.tensor([0, 1, 2, 1, 0]), torch.zeros(2, 1, 28, 28)
     node = flipping(source=2, target=5)
-    goal = build_attack(node, [6, 2, 5], "the digits").goal
+    goal = build_attack(node, ["6", "2", "5"]).goal
     assert goal == Goal(target=2, source=1)
     assert node["source"] == 2
     assert goal.victims(labels).tolist() == [False, True, False, True, False]
@@ -184,6 +186,26 @@ def test_replacement_and_max_norm_are_attacks_around() -> None:
     )
 
 
+def test_nests_come_from_the_command_line() -> None:
+    replaced = "attack@attack.data=label_flipping"
+    for overrides, expected in [
+        (["attack=model_replacement"], ["Backdoor", "ModelReplacement"]),
+        (["attack=model_replacement", replaced], ["LabelFlipping", "ModelReplacement"]),
+        (["attack=norm_projection"], ["Backdoor", "ModelReplacement", "NormProjection"]),
+        (["attack=norm_projection", replaced], ["LabelFlipping", "NormProjection"]),
+        (
+            ["attack=label_flipping", "+attack.max_norm=2", "+attack.replacement=3"],
+            ["LabelFlipping", "ModelReplacement", "NormProjection"],
+        ),
+    ]:
+        config = tiny(*overrides, "attack.num_attackers=2")
+        attack = build_attack(config.attack, config.dataset.digits, "dataset.digits")
+        assert [type(layer).__name__ for layer in attack.layers()] == expected
+        assert build_roster(config.attack) == Roster(num_attackers=2)
+    config = tiny("attack=norm_projection", "attack.data.data.num_attackers=1")
+    assert build_roster(config.attack) == Roster(num_attackers=1)
+
+
 def test_nobody_attacks_in_either_protocol() -> None:
     node = {"_target_": "fl_backdoor.federation.vertical_attacks.NoAttack", "target": "0"}
     assert build(node) == Attack()
@@ -210,7 +232,7 @@ def test_descriptions_name_each_attack_and_its_settings() -> None:
     ("node", "message"),
     [
         (flipping(target=6), "attack.target=6: must differ from attack.source=6"),
-        (flipping(source=5), "attack.source=5: allowed are dataset.digits=[2, 6]"),
+        (flipping(source=5), "attack.source=5: allowed are the classes of the data, 2, 6"),
         (flipping(poisoning="mix"), "attack.poisoning=mix: allowed are add, replace"),
         (flipping(poisoned_samples=-3), "attack.poisoned_samples=-3: allowed is 0 or more"),
         (

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fl_backdoor.loop.run import _check_rule
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from fl_backdoor.config import build, conf_directory
 from fl_backdoor.errors import UserError
+from fl_backdoor.federation.strategy import _check_rule
 from strategies import Robust
 
 NAMES = sorted(path.stem for path in (conf_directory() / "strategy").glob("*.yaml"))

@@ -105,6 +105,20 @@ def test_rows_agree_with_the_summary(sniper: tuple[Path, dict[str, Any], str]) -
         assert row["seconds_waiting"] >= 0
 
 
+@pytest.mark.parametrize("experiment", ["", "+experiment=sniper_goal1"])
+def test_nobody_attacks(experiment: str, tmp_path: Path) -> None:
+    """With no target there is no success rate; all else is as without attackers."""
+    given = [experiment] if experiment else []
+    summary, screen = run(tmp_path / "none", *given, "attack=none", "num_rounds=1")
+    honest = [*given, *TINY_ATTACK, "attack.num_attackers=0", "num_rounds=1"]
+    run(tmp_path / "honest", *honest)
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("none", "honest")]
+    assert models[0] == models[1]
+    assert summary["attack_success_rate"] is None
+    assert summary["attackers"] == []
+    assert "no attackers; NoAttack" in screen
+
+
 def test_clean_twin_is_the_run_without_attackers(
     sniper: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:

@@ -195,7 +195,7 @@ def test_a_process_keeps_its_clients_up_to_a_size(monkeypatch: pytest.MonkeyPatc
     first = federation.client(5)
     assert federation.client(5) is first
     assert federation.client(0, clean=True) is not federation.client(0)
-    monkeypatch.setattr(module, "MAX_BYTES", 2 * first.images.nbytes)
+    monkeypatch.setattr(module, "MAX_BYTES", 3 * first.images.nbytes)
     federation.client(4)
     assert set(federation._clients) == {(0, True), (4, False)}
     federation.client(0)
@@ -292,8 +292,8 @@ def test_an_absent_device_is_named(device: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["attack.source=5"], r"attack\.source=5: allowed are dataset\.digits=\[2, 6\]"),
-        (["attack.target=5"], r"attack\.target=5: allowed are dataset\.digits=\[2, 6\]"),
+        (["attack.source=5"], r"attack\.source=5: allowed are the classes of the data, 2, 6"),
+        (["attack.target=5"], r"attack\.target=5: allowed are the classes of the data, 2, 6"),
         (["attack.num_attackers=3"], r"attack\.num_attackers=3: allowed are 0 to 2 of 6 clients"),
         (["attack.roster=last"], r"attack\.roster=last: allowed are first, random"),
     ],

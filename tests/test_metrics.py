@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from clients import Backdoor, Goal, LabelFlipping
 from fl_backdoor import compare
-from fl_backdoor.loop.round import answers
 from fl_backdoor.measure import figures
 from fl_backdoor.measure import measures as declared
+from fl_backdoor.measure.answers import answers
 from fl_backdoor.measure.measures import MEASURES, Measure, compared, measured
 from fl_backdoor.measure.metrics import (
     Answers,

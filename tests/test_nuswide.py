@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from fl_backdoor.config import build, conf_directory
-from fl_backdoor.data.vertical import nuswide, synthetic_nuswide
+from fl_backdoor.data.vertical import number_files, nuswide, synthetic_nuswide
 from fl_backdoor.data.vertical.nuswide import NusWide
 from fl_backdoor.errors import UserError
 
@@ -69,7 +69,7 @@ def files(root: Path, **keys: Any) -> NusWide:
 def test_official_files_round_trip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag_end: str, chunk: int
 ) -> None:
-    monkeypatch.setattr(nuswide, "_CHUNK", chunk)
+    monkeypatch.setattr(number_files, "_CHUNK", chunk)
     data = files(official(tmp_path, tag_end))
     labels, images, tags = data.labels(), data.block(0), data.block(1)
     assert labels.train_rows == images.train_rows == tags.train_rows
@@ -99,7 +99,7 @@ def test_official_files_round_trip(
 def test_capped_rows_are_the_first_and_stay_aligned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(nuswide, "_CHUNK", chunk)
+    monkeypatch.setattr(number_files, "_CHUNK", chunk)
     data = files(official(tmp_path), train_rows=5, test_rows=3)
     labels, blocks = data.labels(), [data.block(party) for party in range(2)]
     every = files(tmp_path, train_rows=None, test_rows=None)

@@ -107,13 +107,17 @@ def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Atta
     node = dict(node)
     if str(node.get("_target_", "")).rpartition(".")[2] == "NoAttack":
         return Attack()  # attack=none is of both protocols
-    around = {name: node.pop(name, None) for name in AROUND}
+    own = _settings(node)
+    around = {name: node.pop(name, None) for name in AROUND if name not in own}
     for name, value in around.items():
         if value is not None and not (_is_number(value) and 0 < value < math.inf):
             raise UserError(f"{key}.{name}={value}: allowed is null or a finite number > 0")
     carried = node.pop("data", None)
     given = {name: value for name, value in node.items() if name not in ROSTER}
-    _check_keys(given, key)
+    if own and (unknown := sorted(given.keys() - own - {"_target_"})):
+        # `build` would not name the roster's keys as allowed.
+        allowed = ", ".join(sorted(own | ROSTER | {*AROUND}))
+        raise UserError(f"{key}.{unknown[0]}: unknown key; allowed are {allowed}")
     numbers = _numbers(given, classes, key)
     try:
         attack: Attack = build(key, given | numbers, Attack)
@@ -124,10 +128,10 @@ def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Atta
         raise
     if carried is not None:
         attack.data = build_attack(carried, classes, f"{key}.data")
-    if around["replacement"] is not None:
-        attack = ModelReplacement(factor=around["replacement"], data=attack)
-    if around["max_norm"] is not None:
-        attack = NormProjection(max_norm=around["max_norm"], data=attack)
+    if (factor := around.get("replacement")) is not None:
+        attack = ModelReplacement(factor=factor, data=attack)
+    if (max_norm := around.get("max_norm")) is not None:
+        attack = NormProjection(max_norm=max_norm, data=attack)
     return attack
 
 
@@ -167,16 +171,6 @@ def describe(node: Any, attack: Attack) -> str:
     return text
 
 
-def _check_keys(given: dict[str, Any], key: str) -> None:
-    """Refuse unknown keys of a dataclass; `build` would not name the roster's as allowed."""
-    target = _class(given)
-    if is_dataclass(target):
-        known = {field.name for field in fields(target)} | ROSTER | {*AROUND, "_target_"}
-        for name in sorted(given.keys() - known):
-            allowed = ", ".join(sorted(known - {"_target_"}))
-            raise UserError(f"{key}.{name}: unknown key; allowed are {allowed}")
-
-
 def _numbers(given: dict[str, Any], classes: Sequence[str], key: str) -> dict[str, int]:
     """Translate the settings that are classes."""
     numbers = {}
@@ -193,10 +187,17 @@ def _numbers(given: dict[str, Any], classes: Sequence[str], key: str) -> dict[st
 
 def _class(node: Any) -> Any:
     """Return an attack's class; what is none is left for `build` to refuse."""
+    target = node.get("_target_")
     try:
-        return get_object(node["_target_"])
-    except (HydraException, ImportError, ValueError, KeyError, TypeError):
+        return get_object(target) if isinstance(target, str) else None
+    except (HydraException, ImportError, ValueError):
         return None
+
+
+def _settings(node: Any) -> set[str]:
+    """Name the settings of a dataclass; any other class checks its arguments itself."""
+    target = _class(node)
+    return {field.name for field in fields(target)} if is_dataclass(target) else set()
 
 
 def _classes(node: Any) -> tuple[str, ...]:

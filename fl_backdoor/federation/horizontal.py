@@ -141,13 +141,14 @@ class Federation:
         `MAX_BYTES`; beyond that those used last are kept.
         """
         key = number, number in self.attackers and not clean
-        client = self._clients.pop(key, None) or self._new_client(*key)
-        self._clients[key] = client
-        size = sum(kept.images.nbytes for kept in self._clients.values())
-        while size > MAX_BYTES and len(self._clients) > 1:
-            _, oldest = self._clients.popitem(last=False)
-            size -= oldest.images.nbytes
-        return client
+        if key in self._clients:
+            self._clients.move_to_end(key)
+        else:
+            self._clients[key] = self._new_client(*key)
+            size = sum(client.images.nbytes for client in self._clients.values())
+            while size > MAX_BYTES and len(self._clients) > 1:
+                size -= self._clients.popitem(last=False)[1].images.nbytes
+        return self._clients[key]
 
     def _new_client(self, number: int, attacks: bool) -> HonestClient:
         training = asdict(self.config.training) | {

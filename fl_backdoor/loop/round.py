@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,23 +10,22 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Bulyan, Strategy
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from clients import Goal
-from strategies import Robust, Round, Screened
+from strategies import Robust, Round
 from strategies.graph.distances import distance
 from strategies.replies import metrics_of
 from strategies.vectors import decoded
 
-from ..config import build, one_line
+from ..config import one_line
 from ..data.base import Source
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
 from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
 from ..federation.roll import Roll
+from ..federation.strategy import new_strategy
 from ..files import Row, Summary
+from ..measure.answers import answers, forward
 from ..measure.measures import measured
 from ..measure.metrics import Answers, Distances, Replies, Selection
 from ..schema import Config
@@ -82,7 +80,7 @@ class Horizontal:
         model = self.federation.model
         model.load_state_dict(arrays.to_torch_state_dict())
         model.eval()
-        return _forward(model, torch.as_tensor(inputs)).numpy()
+        return forward(model, torch.as_tensor(inputs)).numpy()
 
     def meet(self, grid: Grid, workers: int, say: Callable[[str], None]) -> None:
         """Call the roll, by which nodes may say that they attack."""
@@ -315,88 +313,3 @@ class Rounds:
             self._directory.save_distances(whole)
             parts["distances"] = Distances(between, attacking)
         return parts
-
-
-def answers(
-    model: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    goal: Goal | None,
-    memory: Mapping[str, NDArray[Any]],
-    classes: int,
-) -> Answers:
-    """Run a model on the test set, and on what the attack is after.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The global model.
-    inputs, labels : Tensor of shape (n, ...) and (n,)
-        Test set.
-    goal : Goal or None
-        Says which samples count, and puts the trigger on them. None: the attack is untargeted.
-    memory : mapping of str to array
-        An attacker's, which may hold a trigger that was learned.
-    classes : int
-        C.
-    """
-    model.eval()
-    output = _forward(model, inputs)
-    if goal is None:
-        return Answers(output, labels, None, None, classes)
-    victims = goal.victims(labels)
-    triggered = goal.trigger(inputs[victims], memory)
-    attacked = output[victims] if triggered is None else _forward(model, triggered)
-    return Answers(output, labels, goal.target, attacked, classes)
-
-
-def _forward(model: nn.Module, inputs: Tensor) -> Tensor:
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        parts = [model(part.to(device)).cpu() for part in torch.split(inputs, 250)]
-    return torch.cat(parts) if parts else torch.empty(0, 1)
-
-
-def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray[Any]]) -> Robust:
-    """Build the strategy, and refuse settings with which it could never train.
-
-    Raises
-    ------
-    UserError
-        Naming the key at fault.
-    """
-    strategy: Strategy = build("strategy", deepcopy(config.strategy), Strategy)
-    if not isinstance(strategy, Robust):  # one of Flower's own, which weights by examples
-        strategy = Screened(strategy, weighted=True)
-    strategy.run_model = run_model
-    _check_rule(strategy.flower, config.num_clients)
-    try:
-        strategy.check(config.num_clients)
-        strategy.check_needs()
-        strategy.remember()
-    except ValueError as error:
-        raise UserError(f"strategy: {one_line(error)}") from error
-    return strategy
-
-
-def _check_rule(rule: Strategy, clients: int) -> None:
-    """Refuse settings with which Flower would wait forever, or keep the first model forever."""
-    fraction = getattr(rule, "fraction_train", 1.0)
-    if fraction != 1.0:
-        raise UserError(
-            f"strategy.fraction_train={fraction}: allowed is 1.0, since Flower draws the nodes "
-            "from an unseeded generator"
-        )
-    most_malicious = (clients - 3) // 4 if isinstance(rule, Bulyan) else clients - 1
-    for key, least, most in [
-        ("min_train_nodes", 0, clients),
-        ("min_available_nodes", 0, clients),
-        ("num_malicious_nodes", 0, most_malicious),
-        ("num_nodes_to_select", 1, clients),
-    ]:
-        value = getattr(rule, key, least)
-        if not isinstance(value, int) or not least <= value <= most:
-            raise UserError(
-                f"strategy.{key}={value}: {type(rule).__name__} of {clients} clients allows "
-                + (f"{least} to {most}" if most >= least else "none")
-            )

@@ -1,24 +1,20 @@
 """Any features in CSV files, one file for each party, aligned by an id column."""
 
-import csv
 import hashlib
 import math
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from .base import LARGEST, Block, Labels, Rows, VerticalData
+from .base import Block, Labels, Rows, VerticalData
+from .csv_files import damaged, header, parse, read
 from .standardize import standardize
 
 
@@ -112,7 +108,7 @@ class CsvParties(VerticalData):
         holders = [
             party
             for party, file in enumerate(self.files)
-            if self.label_column in _header(file, self.id_column)
+            if self.label_column in header(file, self.id_column)
         ]
         if len(holders) != 1:
             raise UserError(
@@ -165,9 +161,9 @@ class _Files:
         self, columns: Sequence[str], numeric: bool
     ) -> tuple[tuple[list[str], NDArray[Any]], tuple[list[str], NDArray[Any]]]:
         """Read the columns: ids and values of the training rows, and of the test rows."""
-        ids, values = _read(self.train, self.id_column, columns, numeric)
+        ids, values = read(self.train, self.id_column, columns, numeric)
         if self.test is not None:
-            return (ids, values), _read(self.test, self.id_column, columns, numeric)
+            return (ids, values), read(self.test, self.id_column, columns, numeric)
         tested = np.array([_place(identifier) < self.test_fraction for identifier in ids])
         if tested.all() or not tested.any():
             raise UserError(
@@ -191,12 +187,12 @@ def _absolute(files: str | list[str] | None) -> str | list[str] | None:
 def _block(files: _Files, label_column: str, scaled: bool) -> Block:
     names = _features(files.train, files.id_column, label_column)
     if not names:
-        raise _damaged(files.train, "no feature, allowed is one column or more beside the id")
+        raise damaged(files.train, "no feature, allowed is one column or more beside the id")
     if files.test is not None:
         others = _features(files.test, files.id_column, label_column)
         for extra in others:
             if extra not in names:
-                raise _damaged(
+                raise damaged(
                     files.test,
                     f"column {extra} is not in {files.train}, allowed are the same columns",
                 )
@@ -216,7 +212,7 @@ def _labels(files: _Files, label_column: str) -> Labels:
     (train_ids, train), (test_ids, test) = files.load([label_column], numeric=False)
     classes = _in_order(set(train[:, 0]))
     if len(classes) < 2:
-        raise _damaged(
+        raise damaged(
             files.train,
             f"column {label_column} is the same in all training rows, allowed are two or more "
             "labels",
@@ -224,9 +220,9 @@ def _labels(files: _Files, label_column: str) -> Labels:
     codes = {name: code for code, name in enumerate(classes)}
     if not codes.keys() >= set(test[:, 0]):
         file = files.test or files.train
-        column = _parse(file, {label_column: str}, whole=False)[label_column]
+        column = parse(file, {label_column: str}, whole=False)[label_column]
         row = int((~column.isin(classes)).to_numpy().argmax())
-        raise _damaged(
+        raise damaged(
             file,
             f"column {label_column}, row {row}: a label of no training row, allowed are the "
             f"{len(codes)} of training rows",
@@ -259,97 +255,4 @@ def _place(identifier: str) -> float:
 
 def _features(file: str, id_column: str, label_column: str) -> list[str]:
     """Return the feature columns of a file, in its order."""
-    return [name for name in _header(file, id_column) if name not in (id_column, label_column)]
-
-
-def _header(file: str, id_column: str) -> list[str]:
-    try:
-        with Path(file).open(encoding="utf-8-sig", newline="") as lines:
-            names = next(csv.reader(lines), [])
-    except (OSError, ValueError, csv.Error) as error:
-        raise _unreadable(file, error) from error
-    if id_column not in names:  # first, because without it these may be no names
-        raise _damaged(file, f"column {id_column} is missing, allowed is a header with it")
-    for position, name in enumerate(names):
-        if name in names[:position]:
-            raise _damaged(file, f"two columns are named {name!r}, allowed are different names")
-    if "" in names:
-        raise _damaged(file, f"column {names.index('')} has no name, allowed is a header of names")
-    return names
-
-
-def _read(
-    file: str, id_column: str, columns: Sequence[str], numeric: bool
-) -> tuple[list[str], NDArray[Any]]:
-    """Read ids, sorted as text, and columns: finite float64 numbers, or texts."""
-    names = _header(file, id_column)
-    for name in columns:
-        if name not in names:
-            raise _damaged(file, f"column {name} is missing, allowed is a header with it")
-    kinds: dict[str, type] = dict.fromkeys([id_column, *columns], str)
-    if numeric:
-        # The whole file, because pandas forgives too long lines if told to leave columns out.
-        kinds = {name: np.float64 if name in columns else str for name in names}
-    table = None
-    with suppress(ValueError):
-        table = _parse(file, kinds, numeric)
-    if table is None:
-        # Read again to say which row it was; outside, where no error has the value in its context.
-        table = _parse(file, dict.fromkeys(kinds, str), numeric)
-    if not len(table):
-        raise _damaged(file, "no rows below the header, allowed is one or more")
-    values = []
-    for name in [id_column, *columns]:
-        column = table[name]
-        if kinds[name] is str:
-            bad, allowed = column.isna() | (column == ""), "not empty"
-        else:
-            column = pd.to_numeric(column, errors="coerce")
-            bad, allowed = ~(column.abs() <= LARGEST), "a finite number"
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise _damaged(file, f"column {name}, row {row}: allowed is {allowed}")
-        values.append(column.to_numpy(object if kinds[name] is str else np.float64))
-    ids = values[0].tolist()
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    for first, second in pairwise(order):
-        if ids[first] == ids[second]:
-            raise _damaged(
-                file,
-                f"column {id_column}: the same id in rows {first} and {second}, allowed is once",
-            )
-    return [ids[row] for row in order], np.column_stack(values[1:])[order]
-
-
-def _parse(file: str, kinds: dict[str, type], whole: bool) -> pd.DataFrame:
-    """Parse the whole file, or only columns of the given kinds.
-
-    Raises
-    ------
-    ValueError
-        If a value is not of its column's kind.
-    UserError
-        If the file as a whole cannot be read.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                file,
-                usecols=None if whole else list(kinds),
-                dtype=kinds,
-                index_col=False,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-            )
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: str, error: BaseException) -> UserError:
-    reason = " ".join(str(error).split())
-    return _damaged(file, f"cannot be read ({reason}), allowed is a CSV file with a header")
-
-
-def _damaged(file: str, what: str) -> UserError:
-    return UserError(f"dataset.files={file}: {what}")
+    return [name for name in header(file, id_column) if name not in (id_column, label_column)]

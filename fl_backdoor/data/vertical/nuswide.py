@@ -1,22 +1,19 @@
 """NUS-WIDE in its official files: image features at one party, tags at the other."""
 
-import csv
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from ...errors import UserError
 from . import synthetic_nuswide as synthetic
-from .base import LARGEST, Block, Labels, Rows, VerticalData
+from .base import Block, Labels, Rows, VerticalData
+from .number_files import damaged, read_parts
 from .standardize import standardize
 
 SOURCES: Final = ("auto", "files", "synthetic")
@@ -28,9 +25,6 @@ SPLITS: Final = ("Train", "Test")
 
 # The most rows to keep of each split; None: all.
 _Caps = tuple[int | None, int | None]
-
-# Rows that pandas parses at a time: a tag file of 161,789 rows is never in memory at once.
-_CHUNK: Final = 4_096
 
 
 @dataclass(kw_only=True)
@@ -194,10 +188,10 @@ def _chosen(root: str, split: str, classes: tuple[str, ...], cap: int | None) ->
     columns: list[NDArray[np.int64]] = []
     for name in classes:
         path = folder / "Groundtruth" / "TrainTestLabels" / f"Labels_{name}_{split}.txt"
-        parts = list(_parts(folder, path, 1, np.int64))
+        parts = list(read_parts(folder, path, 1, np.int64))
         column = np.concatenate(parts)[:, 0] if parts else np.empty(0, np.int64)
         if columns and len(column) != len(columns[0]):
-            raise _damaged(
+            raise damaged(
                 folder,
                 path,
                 f"{len(column)} rows, allowed is {len(columns[0])}, as for {classes[0]}",
@@ -206,7 +200,7 @@ def _chosen(root: str, split: str, classes: tuple[str, ...], cap: int | None) ->
     table = np.stack(columns, axis=1)
     rows = np.flatnonzero(table.sum(axis=1) == 1)[:cap]
     if not len(rows):
-        raise _damaged(
+        raise damaged(
             folder,
             folder / "Groundtruth" / "TrainTestLabels",
             f"no {split} row has exactly one of {' '.join(classes)}, allowed is one or more",
@@ -242,90 +236,17 @@ def _features(folder: Path, split: str, party: int, chosen: _Chosen) -> NDArray[
     column = 0
     for path, (width, kind) in files.items():
         start = 0
-        for part in _parts(folder, path, width, kind):
+        for part in read_parts(folder, path, width, kind):
             # The chosen rows of this part, as rows of the files and of the features.
             first, last = np.searchsorted(chosen.rows, [start, start + len(part)])
             features[first:last, column : column + width] = part[chosen.rows[first:last] - start]
             start += len(part)
         if start != chosen.total:
-            raise _damaged(
+            raise damaged(
                 folder, path, f"{start} rows, allowed is {chosen.total}, as in the {split} labels"
             )
         column += width
     return features
-
-
-def _parts(folder: Path, path: Path, width: int, kind: type[np.generic]) -> Iterator[NDArray[Any]]:
-    """Read a file of numbers without a header, some rows at a time.
-
-    Integers must be 0 or 1; they are read wide, since older pandas wraps what does not fit.
-    """
-    least, most, allowed = -LARGEST, LARGEST, "a finite number"
-    if kind is np.int64:
-        least, most, allowed = 0, 1, "0 or 1"
-    start = 0
-    try:
-        # Any white space: tags are separated by tabs, and lines may end in a separator.
-        with pd.read_csv(
-            path, sep=r"\s+", header=None, dtype=kind, quoting=csv.QUOTE_NONE, chunksize=_CHUNK
-        ) as chunks:
-            for chunk in chunks:
-                part = chunk.to_numpy()
-                if part.shape[1] != width:
-                    raise _damaged(folder, path, f"{part.shape[1]} columns, allowed is {width}")
-                bad = ~((part >= least) & (part <= most))
-                if bad.any():
-                    row, column = np.argwhere(bad)[0]
-                    raise _damaged(
-                        folder,
-                        path,
-                        f"row {start + row}, column {column}: allowed is {allowed} in each of "
-                        f"{width} columns",
-                    )
-                yield part
-                start += len(part)
-    except FileNotFoundError as error:
-        raise _damaged(folder, path, "is missing") from error
-    except (OSError, UnicodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = " ".join(str(error).split())
-        raise _damaged(
-            folder,
-            path,
-            f"cannot be read after row {start} ({reason}), allowed is {allowed} in each of "
-            f"{width} columns",
-        ) from error
-    except (ValueError, OverflowError):
-        # Without what pandas says: it quotes the value, and the error travels to the server.
-        where = _first_fault(path, start, width, kind)
-        raise _damaged(
-            folder, path, f"{where}: allowed is {allowed} in each of {width} columns"
-        ) from None
-
-
-def _first_fault(path: Path, start: int, width: int, kind: type[np.generic]) -> str:
-    """Say in which row, from `start` on, and in which column pandas met what is not allowed."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        rows = filter(None, map(str.split, lines))
-        for row, cells in enumerate(islice(rows, start, None), start):
-            if len(cells) != width:
-                return f"row {row} of {len(cells)} columns"
-            for column, cell in enumerate(cells):
-                if not _is_number(cell, kind):
-                    return f"row {row}, column {column}"
-    return f"cannot be read after row {start}"
-
-
-def _is_number(cell: str, kind: type[np.generic]) -> bool:
-    if kind is np.int64:
-        return cell in ("0", "1")
-    try:
-        return abs(float(cell)) <= LARGEST
-    except ValueError:
-        return False
-
-
-def _damaged(folder: Path, path: Path, what: str) -> UserError:
-    return UserError(f"dataset.root={folder}: {path.relative_to(folder)}: {what}")
 
 
 @lru_cache(maxsize=4)
