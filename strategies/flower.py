@@ -93,7 +93,7 @@ class Screened(Robust):
             log(WARNING, "%s: %.200r", type(self.strategy).__name__, error)
             return Outcome(None)
         notes = dict(metrics or {})
-        if arrays is None:
+        if arrays is None or arrays is round.sent:  # as ours say that the model stays
             return Outcome(None, notes=notes)
         return self._outcome(arrays, notes, round)
 

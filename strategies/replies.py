@@ -87,6 +87,7 @@ def screen(
     sent: ArrayRecord | None,
     weighted_by_key: str,
     *,
+    record: str = "arrays",
     more_records: bool = False,
 ) -> Screening:
     """Separate the train replies that can be aggregated from those that cannot.
@@ -103,6 +104,8 @@ def screen(
         in any case, the metrics that most replies have.
     weighted_by_key : str
         Metric that must hold a believable number of examples.
+    record : str (default: "arrays")
+        Name of the record that is the model where several could be, as control variates could.
     more_records : bool (default: False)
         Permit further records beside the model and its metrics, and, where the model sent holds
         no floating-point array, models of any size: for strategies that read the messages
@@ -123,7 +126,7 @@ def screen(
             answered.add(request)
             _check_envelope(message, "train")
             metrics = _check_metrics(message, weighted_by_key, more_records=more_records)
-            reply, others = _read(message, open_ended, more_records=more_records)
+            reply, others = _read(message, open_ended, record, more_records=more_records)
         except InvalidReplyError as reason:
             if is_from_grid(message):
                 missing.append(str(reason))
@@ -145,7 +148,8 @@ def screen(
                 "records or metrics unlike most other replies"
             )
     valid.sort(key=_content_key)
-    said = "" if fitting else disagreement([structure for _, structure, _ in passed], sent)
+    structures = [structure for _, structure, _ in passed]
+    said = "" if fitting else disagreement(structures, sent, len(valid) + len(invalid))
     return Screening(tuple(valid), invalid, tuple(missing), said)
 
 
@@ -200,20 +204,20 @@ def with_one_vote(reply: Message, weighted_by_key: str) -> Message:
 
 
 def _read(
-    message: Message, sent: ArrayRecord | None, *, more_records: bool
+    message: Message, sent: ArrayRecord | None, preferred: str, *, more_records: bool
 ) -> tuple[Reply, tuple[object, ...]]:
     """Read every array; return the model, and the structure of whatever else there is."""
     records = message.content.array_records
     if len(records) != 1 and not (more_records and records):
         raise InvalidReplyError(f"{len(records)} ArrayRecords instead of 1")
     values = {name: _decoded(record, sent or {}) for name, record in records.items()}
-    like = set(sent) if sent is not None else set()
-    fitting = [n for n, arrays in values.items() if not like or (arrays and arrays.keys() <= like)]
-    model = fitting[0] if fitting else next(iter(values))
-    others = tuple((n, structure_of(arrays)) for n, arrays in values.items() if n != model)
+    structures = {name: structure_of(arrays) for name, arrays in values.items()}
+    fitting = [name for name in values if not complaint(structures[name], sent)]
+    model = min(fitting or values, key=lambda name: (name != preferred, name))
+    others = tuple(sorted((name, structures[name]) for name in values if name != model))
     found = values[model]
     # In the order of the model that was sent, not in the client's.
-    order = [*sorted(found.keys() - like), *(n for n in sent or () if n in found)]
+    order = [*sorted(found.keys() - (sent or {}).keys()), *(n for n in sent or () if n in found)]
     return Reply(message, model, {name: found[name] for name in order}), others
 
 

@@ -124,10 +124,7 @@ class Robust(StandIn):
     @property
     def weighted_by_key(self) -> str:
         """Metric that holds a client's number of examples: that of the innermost strategy."""
-        inner: object = self.flower
-        while not hasattr(inner, "weighted_by_key") and hasattr(inner, "strategy"):
-            inner = inner.strategy
-        return str(getattr(inner, "weighted_by_key", "num-examples"))
+        return self._innermost("weighted_by_key", "num-examples")
 
     def summary(self) -> None:
         """Log the settings of the strategy."""
@@ -178,7 +175,11 @@ class Robust(StandIn):
         """Read the replies once, and make of them the model that the rule finds."""
         replies = list(replies)
         screening = screen(
-            replies, self._sent, self.weighted_by_key, more_records=self.reads_messages
+            replies,
+            self._sent,
+            self.weighted_by_key,
+            record=self._innermost("arrayrecord_key", "arrays"),
+            more_records=self.reads_messages,
         )
         screening.report()
         if screening.disagreement and server_round == 1:

@@ -47,6 +47,13 @@ class StandIn(Strategy):
         else:
             super().__setattr__(name, value)
 
+    def _innermost(self, name: str, default: str) -> str:
+        """Return a key of the innermost strategy; Flower's wrappers have none of their own."""
+        inner: object = self.flower
+        while not hasattr(inner, name) and hasattr(inner, "strategy"):
+            inner = inner.strategy
+        return str(getattr(inner, name, default))
+
     def _flowers(self, method: str, *arguments: Any) -> Any:
         """Call a method of the innermost strategy, whatever stands in its place (`start`)."""
         return getattr(type(self.flower), method)(self.flower, *arguments)

@@ -42,13 +42,16 @@ def complaint(structure: Structure, sent: ArrayRecord | None) -> str:
     return ""
 
 
-def disagreement(structures: Sequence[Structure], sent: ArrayRecord | None) -> str:
-    """Say what most clients sent, and what was sent to them; nothing if there is no such most."""
+def disagreement(structures: Sequence[Structure], sent: ArrayRecord | None, answered: int) -> str:
+    """Say what most clients that answered sent, and what was sent to them.
+
+    Nothing if there is no such most: one client alone, say, where others failed.
+    """
     (structure, count), *_ = Counter(structures).most_common(1) or [((), 0)]
-    if sent is None or 2 * count <= len(structures):
+    if sent is None or 2 * count <= answered:
         return ""
     asked = structure_of(sent)
-    clients = "all clients" if count == len(structures) else f"{count} clients"
+    clients = "all clients" if count == answered else f"{count} clients"
     return (
         f"{clients} sent {_described(structure, asked)}; the strategy sent "
         f"{_described(asked, structure)}"

@@ -93,7 +93,7 @@ def _task_identity() -> None:
 
 @pytest.fixture
 def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep Flower's Bulyan from a garbage collection per reply, most of a test's time."""
+    """Keep Flower's Bulyan and QFedAvg from a collection per reply, most of a test's time."""
     monkeypatch.setattr(gc, "collect", lambda: 0)
 
 

@@ -15,6 +15,8 @@ from strategies import FedAvg, GaussianNoise, Krum, Median, NormClipping, Screen
 from .conftest import grid_of_calls
 from .test_replies import STRATEGIES
 
+pytestmark = pytest.mark.usefixtures("no_collection")
+
 
 def plus_one(arrays, node):
     return ArrayRecord({n: Array(np.asarray(a.numpy() + 1, a.dtype)) for n, a in arrays.items()})
@@ -154,6 +156,17 @@ def test_what_all_clients_alike_cannot_send_ends_the_first_round(name):
         f"{type(OURS[name]()).__name__} cannot average: all clients sent 'w' (float (3,)), "
         "'x' (float (1,)); the strategy sent 'w' (float (2,))"
     )
+
+
+def test_one_client_cannot_end_the_first_round(reply, caplog):
+    """That all others failed does not make it all clients."""
+    strategy, sent = FedAvg(), zeros()
+    strategy.configure_train(1, sent, ConfigRecord(), LocalGrid(None, 3))
+    messages = [reply({"w": np.full(2, np.nan)}, node=node) for node in (1, 2)]
+    arrays, _ = strategy.aggregate_train(1, [*messages, reply({"w": np.zeros(3)}, node=3)])
+    assert arrays is sent
+    assert strategy.rounds[1]["invalid_nodes"] == [1, 2, 3]
+    assert sum(line.startswith("Dropped the reply of node ") for line in caplog.messages) == 3
 
 
 def test_in_later_rounds_it_is_one_line_and_the_model_stays(caplog):
