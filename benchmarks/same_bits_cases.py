@@ -156,7 +156,7 @@ def horizontal() -> list[Case]:
         Case("hostile replies, Screened(FedAdam)", flowers("FedAdam"), hostile=True),
         Case("attackers by node config", SNIPER, attackers={"1": False, "7": True}),
         Case("ray", ["+experiment=sniper_goal1", *SNIPER, *RAY]),
-        Case("a sweep", [*FLIP, "-m", "strategy=fedavg,sniper", "seed=0,1"], sweep=True),
+        Case("a sweep", [*FLIP, "strategy=fedavg,sniper", "seed=0,1"], sweep=True),
     ]
 
 

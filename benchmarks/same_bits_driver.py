@@ -98,6 +98,10 @@ def spoil(reply: Message, how: str) -> None:
         else:
             arrays["extra"] = np.ones(3, np.float32)
         reply.content[name] = ArrayRecord({key: Array(array) for key, array in arrays.items()})
+    for config in reply.content.config_records.values():  # activations travel as bytes
+        for key, value in config.items():
+            if isinstance(value, bytes) and how == "nan":
+                config[key] = np.float32(np.nan).tobytes() + value[4:]
 
 
 def run(case: dict[str, Any], step: int, folder: Path, config: str, suite: Any, kind: Any) -> None:
@@ -110,8 +114,8 @@ def run(case: dict[str, Any], step: int, folder: Path, config: str, suite: Any, 
     if case["attackers"] or case["hostile"]:
         change_clients(case["attackers"], hostile=case["hostile"])
     draw_nothing()
-    where = "hydra.sweep.dir" if case["sweep"] else "hydra.run.dir"
-    first = ["--config-dir", config, *case["arguments"], f"{where}={path}"]
+    where = ["-m", f"hydra.sweep.dir={path}"] if case["sweep"] else [f"hydra.run.dir={path}"]
+    first = [*where[:-1], "--config-dir", config, *case["arguments"], where[-1]]
     sys.argv[1:] = first if step == 0 else ["--resume", str(path)]
     suite.main()
 
