@@ -69,6 +69,8 @@ class Seat:
         change them in place.
     spare : callable of (class number), optional
         Samples of a class ``(m, ...)`` that no participant holds, alike for all attackers.
+    scratch : dict
+        Forgotten when the next round begins: for what a hook computes once a round.
     received : dict of str to Tensor
         The global model that this round began with, by name.
     model : torch.nn.Module or None
@@ -82,6 +84,7 @@ class Seat:
     seed: int = 0
     memory: Memory = field(default_factory=dict)
     spare: Callable[[int], Tensor] | None = None
+    scratch: dict[str, Any] = field(default_factory=dict)
     received: dict[str, Tensor] = field(default_factory=dict)
     model: nn.Module | None = None
 

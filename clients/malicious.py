@@ -69,7 +69,7 @@ class MaliciousClient(HonestClient):
         If the message has a record ``attack-memory``, so has the reply, with the seat's memory.
         """
         self.seat.round = server_round(message)
-        self.seat.memory = recall(message, context)
+        self.seat.memory, self.seat.scratch = recall(message, context), {}
         reply = super().train(message, context)
         keep(self.seat.memory, context, reply, asked=is_asked(message))
         return reply

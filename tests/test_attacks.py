@@ -334,6 +334,7 @@ class Said(Attack):
 
     def project(self, gradients: dict[str, Tensor], seat: Seat) -> None:
         self.said.append(("project", self.name, seat.round))
+        assert seat.scratch.setdefault("round", seat.round) == seat.round
         gradients["1.weight"] = gradients["1.weight"] * 0
 
     def constrain(self, parameters: dict[str, Tensor], seat: Seat) -> None:
@@ -374,6 +375,8 @@ def test_the_attack_carried_goes_first_in_every_hook(
     sent = reply["arrays"].to_torch_state_dict()  # type: ignore[union-attr]
     assert torch.equal(sent["1.weight"], network()[1].weight)  # type: ignore[index]
     assert sent["1.bias"].tolist() == [3.0, 3.0]
+    one.train(train_message(ArrayRecord(network().state_dict()), 4), context())
+    assert one.seat.scratch == {"round": 4}
 
 
 def test_an_attack_without_hooks_is_an_honest_client(train_message: Callable[..., Message]) -> None:

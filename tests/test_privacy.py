@@ -28,9 +28,8 @@ from fl_backdoor.data.vertical.csv_parties import CsvParties
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.federation.vertical import VerticalFederation, make_party_app
-from fl_backdoor.loop import run as experiment
-from fl_backdoor.loop import vertical as vertical_experiment
 from fl_backdoor.loop.display import Display
+from fl_backdoor.loop.loop import run as run_experiment
 from fl_backdoor.schema import VerticalConfig
 from strategies.replies import screen
 from strategies.vertical import ProtocolError
@@ -122,7 +121,7 @@ def test_a_vertical_run_tells_neither_data_nor_what_travels(
 ) -> None:
     """With an attack, all defenses and a clean twin; classes by name stand in its table only."""
     config = config_of(tmp_path, *vertical.EVERYTHING, "num_epochs=2")
-    vertical_experiment.run(config, tmp_path / "run", Display(Console(width=120)))
+    run_experiment(config, tmp_path / "run", Display(Console(width=120)))
     assert "patient-7341-000,4242." in (tmp_path / "party1.csv").read_text()
     log, shown = said()
     assert "epoch 2/2" in shown
@@ -162,7 +161,7 @@ def test_a_horizontal_run_tells_no_parameter(
     if bad:
         monkeypatch.setattr(HonestClient, "answer", spoilt)
     config = tiny("+experiment=sniper_goal1", *TINY_ATTACK, "num_rounds=2", "floor=false")
-    experiment.run(config, tmp_path / "run", Display(Console(width=120)))
+    run_experiment(config, tmp_path / "run", Display(Console(width=120)))
     log, shown = said()
     assert "round 2/2" in shown
     assert log.count("Dropped the reply of node") == 2 * bad

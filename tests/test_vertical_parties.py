@@ -20,7 +20,7 @@ from fl_backdoor.data.mnist import LabelledImages
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.vertical import VerticalFederation
-from fl_backdoor.loop import vertical as experiment
+from fl_backdoor.loop import loop as experiment
 from strategies.vertical import ActiveParty, BackdoorActiveParty, DenseTop, Party, SumTop
 
 from .test_active_party import CLASSES, Wire, labels_of, parties, same, step
