@@ -90,6 +90,11 @@ def values(draft: Draft) -> None:
     name = draft.draw.choice(FLOATS)
     array = draft.arrays[name].numpy().copy()
     worst = [math.nan, math.inf, -math.inf] + [1e200, -1e300] * (array.dtype == np.float64)
+    if draft.draw.randrange(3) == 0:  # more than the model's own precision holds
+        array, worst = (
+            array.astype(np.float64),
+            [1e39, -1e139, 1e200][array.dtype.itemsize // 8 * 2 :],
+        )
     for _ in range(draft.draw.randint(1, 3)):
         array.flat[draft.draw.randrange(array.size)] = draft.draw.choice(worst)
     draft.arrays[name] = Array(array)
