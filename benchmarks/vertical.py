@@ -100,10 +100,10 @@ class Bare:
             received = [h.detach().requires_grad_() for h in sent]
             first, second = received
             loss = functional.cross_entropy(first + second, self.work.labels[rows])
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             for optimizer, h, r in zip(self.optimizers, sent, received, strict=True):
                 optimizer.zero_grad()
-                h.backward(r.grad)  # type: ignore[no-untyped-call]
+                h.backward(r.grad)
                 optimizer.step()
 
 

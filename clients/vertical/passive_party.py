@@ -14,8 +14,8 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
 from .attack import PartyAttack
-from .state import STATE, FlatModel, Seeded, Snapshot
-from .wire import as_gradient, as_rows, as_tensor, config_in, field, reply_with
+from .state import STATE, FlatModel, Seeded, found, read, version_of, write
+from .wire import as_bytes, as_gradient, as_rows, as_tensor, field, reply_with, values_in
 
 
 class PassiveParty:
@@ -134,7 +134,7 @@ class PassiveParty:
 
     def begin(self, message: Message, context: Context) -> Message:
         """Start a training: forget what was learned, or take up a checkpoint."""
-        step = int(str(field(config_in(message.content, "config"), "step")))
+        step = int(str(field(values_in(message.content, "config"), "step")))
         records = message.content.array_records
         self._version = ""  # until it is saved: what fails halfway must not be gone on with
         if "model" in records:
@@ -150,29 +150,32 @@ class PassiveParty:
         self.step = step
         self._rows = self._activations = None
         self._run = uuid.uuid4().hex
-        context.state.pop(STATE, None)
-        self._save(context)
+        record = ConfigRecord()
+        self._save(record, b"")
+        context.state[STATE] = record
         return Message(RecordDict(), reply_to=message)
 
     def train(self, message: Message, context: Context) -> Message:
         """Step along the gradient of the last rows and compute the activations of the next."""
-        self._wake(context)
-        batch = config_in(message.content, "batch")
-        rows = None
+        record = self._wake(context)
+        batch = values_in(message.content, "batch")
+        rows, received = None, b""
         if "rows" in batch:
-            rows = as_rows(batch["rows"], "train", self._counts["train"])
+            received = as_bytes(batch["rows"])
+            rows = as_rows(received, "train", self._counts["train"])
         self._version = ""  # until it is saved again: what fails halfway must not be gone on with
         if "gradient" in batch:
-            self._update(batch["gradient"])
+            self._update(as_bytes(batch["gradient"]))
         self.step += 1
         self._rows, self._activations = rows, None
         if rows is None:
             with Seeded(self.draw(2)):
                 self.attack.train_hook()
-            self._save(context)
+            self._save(record, received)
             metrics = MetricRecord({**self.attack.report()})
             return Message(RecordDict({"report": metrics}), reply_to=message)
-        self._save(context)  # before the forward pass, which may move buffers and is repeatable
+        # Before the forward pass, which may move buffers and can be repeated.
+        self._save(record, received)
         self._activations = self._forward(rows)
         sent = self.attack.poison_activations(rows, self._activations.detach())
         return reply_with(message, sent)
@@ -180,11 +183,11 @@ class PassiveParty:
     def evaluate(self, message: Message, context: Context) -> Message:
         """Compute the activations of rows, without learning from them."""
         self._wake(context)
-        batch = config_in(message.content, "batch")
+        batch = values_in(message.content, "batch")
         split = str(field(batch, "split"))
         if split not in self.features:
             raise ValueError(f"split {split!r:.40} is not train or test")
-        rows = as_rows(field(batch, "rows"), split, self._counts[split])
+        rows = as_rows(as_bytes(field(batch, "rows")), split, self._counts[split])
         features, triggered = self.features[split][rows], bool(field(batch, "triggered"))
         if triggered and self.stamp is not None:
             features = self.stamp(features)
@@ -203,7 +206,7 @@ class PassiveParty:
         content["memory"] = ArrayRecord({n: Array(t.detach().numpy()) for n, t in memory})
         return Message(content, reply_to=message)
 
-    def _update(self, received: object) -> None:
+    def _update(self, received: bytes) -> None:
         rows, activations = self._rows, self._activations
         if rows is None or activations is None:
             raise ValueError("a gradient arrived, but no rows are pending")
@@ -214,9 +217,8 @@ class PassiveParty:
             if step:
                 activations = self._forward(rows)
             along = self.attack.parameter_gradients(rows, activations, gradient)
-            with torch.no_grad():
-                alpha = -self.learning_rate / len(rows)
-                torch._foreach_add_(self.parameters, along, alpha=alpha)
+            alpha = -self.learning_rate / len(rows)
+            torch._foreach_add_(self._flat.values, along, alpha=alpha)
 
     def _forward(self, rows: Tensor) -> Tensor:
         with Seeded(self.draw(0)):
@@ -225,24 +227,23 @@ class PassiveParty:
             activations: Tensor = self.model(self.features["train"].index_select(0, rows))
         return activations
 
-    def _wake(self, context: Context) -> None:
-        """Make the live copy the newest."""
-        newest = Snapshot.read(context.state, self._version)
-        if newest is None:
-            return
-        self._version = ""  # until all of it is here
-        self._run, _, step = newest.version.partition(":")
-        self.step = int(step)
-        self._flat.unpack(newest.model)
-        self.attack.memory = newest.memory
-        self._rows = as_tensor(newest.rows, torch.int64) if newest.rows else None
-        self._activations = None if self._rows is None else self._forward(self._rows)
-        self._version = newest.version
+    def _wake(self, context: Context) -> ConfigRecord:
+        """Make the live copy the newest; return where it is kept."""
+        record = found(context.state)
+        if version_of(record) != self._version:
+            self._version = ""  # until all of it is here
+            version, rows, model, self.attack.memory = read(record)
+            self._run, _, step = version.partition(":")
+            self.step = int(step)
+            self._flat.unpack(model)
+            self._rows = as_tensor(rows, torch.int64) if rows else None
+            self._activations = None if self._rows is None else self._forward(self._rows)
+            self._version = version
+        return record
 
-    def _save(self, context: Context) -> None:
+    def _save(self, record: ConfigRecord, rows: bytes) -> None:
         version = f"{self._run}:{self.step}"
-        rows = b"" if self._rows is None else self._rows.numpy().tobytes()
-        Snapshot(version, rows, self._flat.pack(), self.attack.memory).write(context.state)
+        write(record, version, rows, self._flat.pack(), self.attack.memory)
         self._version = version
 
 

@@ -4,13 +4,11 @@ Flower may run a node's next message in another process, so all of it is written
 message: in one value, since each that a record takes is checked.
 """
 
-from dataclasses import dataclass
-
 import torch
 from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor, nn
 
-from .wire import as_tensor, config_in
+from .wire import as_tensor
 
 STATE = "passive-party"
 """Key of the record in ``context.state``."""
@@ -33,6 +31,7 @@ class FlatModel:
     def __init__(self, module: nn.Module) -> None:
         every = list(module.parameters())
         self.trained: list[Tensor] = [p for p in every if p.requires_grad]
+        """What is trained, for autograd."""
         if not self.trained or {p.dtype for p in every} != {torch.float32}:
             raise ValueError("a bottom model needs parameters to train, and all of them float32")
         self.vector = torch.cat([p.detach().reshape(-1) for p in every])
@@ -40,6 +39,8 @@ class FlatModel:
         parts = torch.split(self.vector, [p.numel() for p in every])
         for parameter, part in zip(every, parts, strict=True):
             parameter.data = part.view(parameter.shape)
+        self.values = [p.detach() for p in self.trained]
+        """The same memory without autograd, to be changed in place."""
         self._buffers = list(module.buffers())
         self._initial = self.pack()
 
@@ -57,58 +58,65 @@ class FlatModel:
         self.unpack(self._initial)
 
 
-@dataclass
-class Snapshot:
-    """A party's state as it is written.
+def write(
+    record: ConfigRecord, version: str, rows: bytes, model: list[bytes], memory: dict[str, Tensor]
+) -> None:
+    """Write a party's state to its record in ``context.state``.
 
-    Attributes
+    Parameters
     ----------
+    record : ConfigRecord
+        As `found` returned it, or an empty one for a training that begins.
     version : str
-        Names it: no other state has the same.
+        Names the state: no other has the same.
     rows : bytes
         The rows whose gradient is awaited; none if empty.
     model : list of bytes
         As `FlatModel.pack` returns them.
     memory : dict from name to Tensor
         What an attack remembers, float32 of any shape.
+
+    Raises
+    ------
+    ValueError
+        If the memory holds anything else.
     """
+    names = [_described(name, tensor) for name, tensor in memory.items()]
+    values = [tensor.detach().numpy().tobytes() for tensor in memory.values()]
+    if names or "memory" in record:
+        record["memory"] = names
+    record["parts"] = [version.encode(), rows, *model, *values]
 
-    version: str
-    rows: bytes
-    model: list[bytes]
-    memory: dict[str, Tensor]
 
-    def write(self, state: RecordDict) -> None:
-        """Write to ``context.state``."""
-        if STATE not in state:
-            state[STATE] = ConfigRecord({"memory": []})
-        record = config_in(state, STATE)
-        names = [_described(name, tensor) for name, tensor in self.memory.items()]
-        if names != record["memory"]:
-            record["memory"] = names
-        values = [tensor.detach().numpy().tobytes() for tensor in self.memory.values()]
-        record["parts"] = [self.version.encode(), self.rows, *self.model, *values]
+def read(record: ConfigRecord) -> tuple[str, bytes, list[bytes], dict[str, Tensor]]:
+    """Return version, rows, model and memory of the state that was written."""
+    version, rows, *rest = _parts(record)
+    names: list[str] = record.get("memory", [])  # type: ignore[assignment]
+    end = len(rest) - len(names)
+    return version.decode(), rows, rest[:end], dict(map(_remembered, names, rest[end:]))
 
-    @staticmethod
-    def read(state: RecordDict, known: str) -> "Snapshot | None":
-        """Read from ``context.state``; None if its version is the one that is known.
 
-        Raises
-        ------
-        ValueError
-            If nothing was written.
-        """
-        if STATE not in state:
-            raise ValueError("training has not begun: no train.begin message came before")
-        record = config_in(state, STATE)
-        parts: list[bytes] = record["parts"]  # type: ignore[assignment]
-        version = parts[0].decode()
-        if version == known:
-            return None
-        names: list[str] = record["memory"]  # type: ignore[assignment]
-        end = len(parts) - len(names)
-        memory = dict(map(_remembered, names, parts[end:]))
-        return Snapshot(version, parts[1], parts[2:end], memory)
+def version_of(record: ConfigRecord) -> str:
+    """Return the version of the state that was written."""
+    return _parts(record)[0].decode()
+
+
+def found(state: RecordDict) -> ConfigRecord:
+    """Return the record of a training that has begun.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    record = state.get(STATE)
+    if not isinstance(record, ConfigRecord):
+        raise ValueError("training has not begun: no train.begin message came before")
+    return record
+
+
+def _parts(record: ConfigRecord) -> list[bytes]:
+    return record["parts"]  # type: ignore[return-value]
 
 
 def _described(name: str, tensor: Tensor) -> str:

@@ -149,7 +149,7 @@ class ActiveParty:
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """Return the labels that rows ``(b,)`` are trained towards: honestly, their own."""
-        return self.labels[rows]
+        return self.labels.index_select(0, rows)
 
     def begin(
         self, grid: Grid, checkpoint: ArrayRecord | None = None, *, epochs_done: int = 0

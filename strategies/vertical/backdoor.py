@@ -36,4 +36,4 @@ class BackdoorActiveParty(ActiveParty):
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """Return the backdoor's labels."""
-        return self._trained_labels[rows]
+        return self._trained_labels.index_select(0, rows)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
 import torch
 from flwr.app import Array, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -70,18 +69,20 @@ def write_batch(
     int
         Bytes of them all.
     """
-    following = {} if rows is None else {"rows": rows.numpy().tobytes()}
+    following = b"" if rows is None else rows.numpy().tobytes()
     written: dict[int, RecordDict] = {}
-    contents, size = [], 0
+    contents, size = [], len(following) * num_parties
     for party in range(num_parties):
         gradient = None if gradients is None else gradients[party]
         if id(gradient) not in written:
-            batch = ConfigRecord(following)  # type: ignore[arg-type]
+            batch = ConfigRecord()
+            if following:
+                batch["rows"] = following
             if gradient is not None:
                 batch["gradient"] = gradient.numpy().tobytes()
             written[id(gradient)] = RecordDict({"batch": batch})
         contents.append(written[id(gradient)])
-        size += sum(map(len, following.values())) + (0 if gradient is None else gradient.nbytes)
+        size += 0 if gradient is None else gradient.nbytes
     return contents, size
 
 
@@ -105,13 +106,14 @@ def read_activations(
             f"party {number}: {len(received)} bytes of activations for {where()}, allowed are "
             f"{4 * shape[0] * shape[1]}, float32 of shape {shape}"
         )
-    values = np.frombuffer(received, np.float32).reshape(shape)
-    if not np.isfinite(values).all():
+    values = torch.frombuffer(bytearray(received), dtype=torch.float32).view(shape)
+    # A finite sum has finite terms; the other way round it may be too large.
+    if not math.isfinite(values.sum()) and not values.isfinite().all():
         raise ProtocolError(
             f"party {number}: activations are not finite for {where()} (hostile, or the "
             "training has diverged)"
         )
-    return torch.from_numpy(values.copy())
+    return values
 
 
 def read_metrics(content: RecordDict) -> dict[str, float]:
