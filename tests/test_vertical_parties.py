@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.vertical import GradientReplacement, LocalizedReplacement, PassiveParty
-from fl_backdoor.data.mnist import LabelledImages
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.vertical import VerticalFederation
@@ -25,7 +24,7 @@ from strategies.vertical import ActiveParty, BackdoorActiveParty, DenseTop, Part
 
 from .test_active_party import CLASSES, Wire, labels_of, parties, same, step
 from .test_config import small
-from .test_mnist_rows import digits
+from .test_mnist_rows import data_of
 from .test_passive_party import Talk, bottom, drawn
 from .test_vertical_experiment import Undrawn, rows
 
@@ -209,7 +208,7 @@ BANDS = [
 @pytest.fixture
 def _bands(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the digits be few, and there at once."""
-    images = LabelledImages(*digits(80, 0), *digits(20, 1), "eighty digits")
+    images = data_of(80, 20, "eighty digits")
     monkeypatch.setattr(mnist_rows, "load_mnist", lambda *_: images)
     for cache in (mnist_rows._images, mnist_rows._block):
         monkeypatch.setattr(mnist_rows, cache.__name__, cache.__wrapped__)
