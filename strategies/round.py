@@ -134,7 +134,7 @@ class Round:
     def __len__(self) -> int:
         return len(self.models)
 
-    @property
+    @cached_property
     def updates(self) -> Updates:
         """What the clients changed, (n, p) in float64, made as it is asked for."""
         return Updates(self.models, self.center)
@@ -177,7 +177,7 @@ class Round:
             The row that each of them stands for, where they are not one for each row.
         """
         other = copy(self)  # what was made of the models before is not that of these
-        for name in ("distances", "order"):
+        for name in ("distances", "order", "updates"):
             other.__dict__.pop(name, None)
         other.models, other.rewritten = models, True
         if rows is not None:

@@ -366,7 +366,7 @@ def test_distances_are_measured_where_they_are_wanted(
     tmp_path: Path, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their limit is a constant: here it is below what this run has."""
-    monkeypatch.setattr("fl_backdoor.loop.round.NEAR", 10)
+    monkeypatch.setattr("fl_backdoor.measure.replies.NEAR", 10)
     run(tmp_path, *TINY_ATTACK, f"measure.distances={wanted}", "num_rounds=1")
     (row,) = rows(tmp_path)
     measured = wanted == "always"

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from clients import Colluders
 from strategies import Robust, Round
-from strategies.graph.distances import distance
 from strategies.replies import metrics_of
-from strategies.vectors import decoded
 
 from ..config import one_line
 from ..data.base import Source
@@ -28,16 +26,14 @@ from ..federation.strategy import new_strategy
 from ..files import Row, Summary
 from ..measure.answers import answers, forward
 from ..measure.measures import measured
-from ..measure.metrics import Answers, Distances, Replies, Selection
+from ..measure.metrics import Answers, Selection
+from ..measure.replies import Observed, observed
 from ..schema import Config
 from ..screen import class_name, counted
 from .directory import RunDirectory
 
 ATTACKING = "attackers/"
 """How the keys of what attackers remember begin, beside those of the strategy."""
-
-NEAR = 2e11
-"""Distances are measured where n n d is no more: ten seconds of one processor, see docs."""
 
 
 class Horizontal:
@@ -94,17 +90,6 @@ class Horizontal:
             say(f"Attackers by node config: {list(self.roll.attackers)}")
             federation.enlist(self.roll.attackers)
             federation.check()
-
-
-@dataclass
-class Observed:
-    """What replies are before the strategy, which may overwrite them."""
-
-    round: Round
-    distances: NDArray[np.float64] | None
-    update_norms: NDArray[np.float64]
-    seconds: float
-    """That it took to measure."""
 
 
 class Rounds:
@@ -196,7 +181,7 @@ class Rounds:
             "selection": Selection(selection["dropped"], selection["invalid"], self.attackers),
         }
         if seen is not None:
-            parts |= self._replies(seen)
+            parts |= seen.parts(self._model, self.attackers)
         row: Row = {"round": number} | measured("round", parts) | selection
         exchange = received - started
         # The clients' own figures, each at most what the exchange took.
@@ -208,8 +193,8 @@ class Rounds:
         row["seconds_aggregation"] = aggregated - received - (seen.seconds if seen else 0.0)
         row["seconds_round"] = time.perf_counter() - started
         if seen is not None and seen.distances is not None:
-            self._directory.save_distances(self._whole(seen.round, seen.distances))
-            self._write_graph(number, seen.round, selection)
+            self._directory.save_distances(seen.whole(self.config.num_clients))
+            self._write_graph(number, seen, selection)
         theirs = {ATTACKING + key: value for key, value in self._grid.memory.items()}
         return row, self._model, self.strategy.remember() | theirs
 
@@ -255,14 +240,7 @@ class Rounds:
         )
 
     def _observe(self, round: Round) -> None:
-        """Measure the replies before the strategy may overwrite them."""
-        started = time.perf_counter()
-        wanted, (n, d) = self.config.measure.distances, round.models.shape
-        between = None
-        if wanted == "always" or (wanted == "auto" and n * n * d <= NEAR):
-            between = round.distances.matrix
-        norms = round.updates.norms
-        self._observed = Observed(round, between, norms, time.perf_counter() - started)
+        self._observed = observed(round, self.config.measure.distances)
 
     def _claim(self, reply: Message) -> float:
         """Return how long a client says that it trained."""
@@ -311,33 +289,7 @@ class Rounds:
         memory = self._grid.memory_of(min(federation.attackers, default=0))
         return answers(model, *test, federation.goal, memory, classes)
 
-    def _replies(self, seen: Observed) -> dict[str, Any]:
-        """Return what there is to be measured of the replies, in the order of the clients."""
-        round = seen.round
-        order = np.argsort(round.clients)
-        clients = np.array(round.clients)[order]
-        attacking = np.isin(clients, self.attackers)
-        parameters = round.layout.parameters
-        end = np.zeros(round.layout.size, round.layout.dtype)
-        round.layout.fill(end, decoded(self._model))
-        row = np.empty_like(end)
-        to_global = []
-        for i in order:  # read again: the strategy may have overwritten the rows
-            round.layout.fill(row, round.replies[i].values)
-            to_global.append(distance(row[parameters], end[parameters]))
-        norms = seen.update_norms[order]
-        parts: dict[str, Any] = {"replies": Replies(norms, np.array(to_global), attacking)}
-        if seen.distances is not None:
-            parts["distances"] = Distances(seen.distances[np.ix_(order, order)], attacking)
-        return parts
-
-    def _whole(self, round: Round, between: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Spread distances over all clients; NaN for those that sent no valid model."""
-        whole = np.full((self.config.num_clients, self.config.num_clients), np.nan)
-        whole[np.ix_(round.clients, round.clients)] = between
-        return whole
-
-    def _write_graph(self, number: int, round: Round, selection: Row) -> None:
+    def _write_graph(self, number: int, seen: Observed, selection: Row) -> None:
         """Write and draw the agreement graph of a rule that keeps the models in agreement."""
         threshold, kept = selection["strategy"].get("threshold"), selection["kept"]
         names = [f"agreement-{number}"] * (self.config.measure.graphs == "all")
@@ -347,7 +299,8 @@ class Rounds:
         from ..measure.graph import agreement, draw_agreement, write_graphml
 
         # Read anew: the rule has measured those near its threshold exactly.
-        distances = self._whole(round, round.distances.matrix)
+        exact = replace(seen, distances=seen.round.distances.matrix)
+        distances = exact.whole(self.config.num_clients)
         graph = agreement(distances, threshold, kept, self.attackers)
         for name in names:
             write_graphml(graph, self._directory.path / f"{name}.graphml")
