@@ -1,0 +1,180 @@
+"""One contract for every horizontal yaml of ``conf/attack``: a new one is under it at once."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from clients import Attack, HonestClient, MaliciousClient, Seat
+from fl_backdoor.config import conf_directory
+from fl_backdoor.errors import UserError
+from fl_backdoor.federation.attackers import build_attack, build_roster
+
+CLASSES = [str(digit) for digit in range(10)]
+
+
+def settings(name: str) -> dict[str, Any]:
+    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+        config = compose("config", [f"attack={name}"])
+        node = OmegaConf.to_container(config.attack, resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def is_horizontal(name: str) -> bool:
+    return name == "none" or issubclass(get_class(settings(name)["_target_"]), Attack)
+
+
+NAMES = [
+    path.stem for path in sorted((conf_directory() / "attack").glob("*.yaml"))
+    if is_horizontal(path.stem)
+]  # fmt: skip
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def new(name: str) -> Attack:
+    return build_attack(settings(name), CLASSES)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 5, stride=4), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 10)
+    )
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(60, 1, 28, 28, generator=generator)
+    return images, torch.arange(60) % 10
+
+
+def spare(label: int) -> Tensor:
+    return torch.rand(400, 1, 28, 28, generator=torch.Generator().manual_seed(label))
+
+
+def client(name: str, rank: int = 0) -> MaliciousClient:
+    options = {"rank": rank, "attackers": 3, "spare": spare, "partition": rank, "batch_size": 20}
+    return MaliciousClient(network(), *data(), attack=new(name), **options)
+
+
+def message(number: int, model: ArrayRecord) -> Message:
+    config = ConfigRecord({"server-round": number})
+    return Message(RecordDict({"arrays": model, "config": config}), 1, "train")
+
+
+def context() -> Context:
+    return Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+
+
+def played(player: HonestClient, where: Context, rounds: range) -> list[dict[str, np.ndarray]]:
+    """Let a client answer messages that hold the same model."""
+    model = ArrayRecord(network().state_dict())
+    answers = []
+    for number in rounds:
+        reply = player.train(message(number, model), where)
+        record = next(iter(reply.content.array_records.values()))
+        answers.append({key: array.numpy() for key, array in record.items()})
+    return answers
+
+
+def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_what_it_sends_is_finite_and_of_the_models_kind(name: str) -> None:
+    (sent,) = played(client(name), context(), range(1, 2))
+    state = network().state_dict()
+    assert sent.keys() == state.keys()
+    for key, value in state.items():
+        assert (sent[key].shape, sent[key].dtype) == (tuple(value.shape), value.numpy().dtype)
+        assert np.isfinite(sent[key]).all()
+    assert (sent["1.running_var"] > 0).all()
+
+
+def test_statistics_are_what_training_made_of_them(name: str) -> None:
+    """Whatever it does to the update: a scaled variance may be negative."""
+    attacker = client(name)
+    (sent,) = played(attacker, context(), range(1, 2))
+    for key, value in attacker.model.state_dict().items():
+        if "running" in key or "num_batches" in key:
+            assert np.array_equal(sent[key], value.numpy())
+
+
+def test_the_same_seat_sends_the_same_bits(name: str) -> None:
+    first, second = (played(client(name, rank=1), context(), range(1, 4)) for _ in range(2))
+    assert all(map(same, first, second))
+
+
+def test_its_memory_makes_another_process_go_on(name: str) -> None:
+    whole = played(client(name), context(), range(1, 4))
+    where = context()
+    begun = played(client(name), where, range(1, 3))
+    assert same(whole[1], begun[1])
+    (resumed,) = played(client(name), where, range(3, 4))
+    assert same(whole[2], resumed)
+
+
+def test_it_leaves_the_data_that_it_was_given_alone(name: str) -> None:
+    images, labels = data()
+    before = images.clone(), labels.clone()
+    MaliciousClient(network(), images, labels, attack=new(name), attackers=3, spare=spare)
+    assert torch.equal(images, before[0])
+    assert torch.equal(labels, before[1])
+
+
+def test_its_goal_names_victims_and_a_trigger_that_leaves_inputs_alone(name: str) -> None:
+    goal = new(name).goal
+    if goal is None:
+        return
+    images, labels = data()
+    victims = goal.victims(labels)
+    assert victims.any()
+    assert not victims[labels == goal.target].any()
+    before = images.clone()
+    triggered = goal.trigger(images, {})
+    assert torch.equal(images, before)
+    assert triggered is None or triggered.shape == images.shape
+
+
+def test_hooks_that_it_does_not_override_cost_nothing(name: str) -> None:
+    attack = new(name)
+    for hook in ("poison", "project", "constrain", "craft", "collude"):
+        own = any(getattr(type(a), hook) is not getattr(Attack, hook) for a in attack.layers())
+        assert bool(attack.hooks(hook)) == own
+    assert attack.craft({}, Seat()) == {} or attack.hooks("craft")
+
+
+def test_a_number_that_is_none_gives_one_line_that_names_it(name: str) -> None:
+    node = settings(name)
+    for key, value in node.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        for wrong in (float("nan"), "much", -1.0e9):
+            with pytest.raises(UserError) as caught:
+                checked(node | {key: wrong})
+            assert f"attack.{key}" in str(caught.value), (key, wrong)
+            assert "\n" not in str(caught.value)
+
+
+def checked(node: dict[str, Any]) -> None:
+    build_roster(node).draw(10, 0)
+    build_attack(node, CLASSES)
+
+
+def test_its_class_names_its_paper(name: str) -> None:
+    for layer in new(name).layers():
+        if type(layer) is not Attack:
+            text = (inspect.getmodule(type(layer)).__doc__ or "") + (type(layer).__doc__ or "")
+            assert "et al." in text
