@@ -17,6 +17,7 @@ from flwr.supercore.object_ref import validate
 
 from clients import HonestClient, MaliciousClient
 from fl_backdoor import __version__, app
+from fl_backdoor.data import mnist
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation import horizontal as module
 from fl_backdoor.federation.engines import LocalGrid
@@ -271,10 +272,11 @@ def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:
     asked = []
 
     def resolve(root: str | None, source: str) -> tuple[str, str | None]:
-        asked.append((source, root))
+        if source == "auto":  # what is settled is not looked for
+            asked.append((source, root))
         return ("bundled", None) if root is None else ("idx", root)
 
-    monkeypatch.setattr(module, "resolve_source", resolve)
+    monkeypatch.setattr(mnist, "resolve_source", resolve)
     overrides = [*SNIPER, "dataset.source=auto"]
     client_app = make_client_app(config_of(overrides))
     node = Context(1, 1, {"partition-id": 3}, RecordDict(), {})

@@ -199,7 +199,7 @@ def test_nests_come_from_the_command_line() -> None:
         ),
     ]:
         config = tiny(*overrides, "attack.num_attackers=2")
-        attack = build_attack(config.attack, config.dataset.digits, "dataset.digits")
+        attack = build_attack(config.attack, [str(digit) for digit in config.dataset["digits"]])
         assert [type(layer).__name__ for layer in attack.layers()] == expected
         assert build_roster(config.attack) == Roster(num_attackers=2)
     config = tiny("attack=norm_projection", "attack.data.data.num_attackers=1")

@@ -1,6 +1,8 @@
 """One contract for every horizontal yaml of ``conf/attack``: a new one is under it at once."""
 
 import inspect
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,11 @@ CLASSES = [str(digit) for digit in range(10)]
 
 
 def settings(name: str) -> dict[str, Any]:
+    return deepcopy(composed(name))
+
+
+@cache
+def composed(name: str) -> dict[str, Any]:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         config = compose("config", [f"attack={name}"])
         node = OmegaConf.to_container(config.attack, resolve=True)

@@ -7,6 +7,8 @@ A law holds unless the rule's class declares the exception, with its paper's rea
 import inspect
 import tracemalloc
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,11 @@ STATISTICS = {"bn.running_mean": (2,), "bn.running_var": (2,)}
 
 
 def settings(name: str) -> dict[str, Any]:
+    return deepcopy(composed(name))
+
+
+@cache
+def composed(name: str) -> dict[str, Any]:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         config = compose("config", [f"strategy={name}", f"num_clients={CLIENTS}", "seed=3"])
         container = OmegaConf.to_container(config.strategy, resolve=True)

@@ -222,7 +222,7 @@ def build_attack(node: Any) -> VerticalAttack:
     """
     try:
         kind = get_object(node["_target_"])
-    except (HydraException, ImportError, ValueError, TypeError, KeyError):
+    except (HydraException, ImportError, ValueError, TypeError, KeyError, AttributeError):
         kind = None  # build says what is wrong
     if isinstance(kind, type) and issubclass(kind, PartyAttack):
         arguments = arguments_of(kind)

@@ -87,8 +87,10 @@ class Epochs:
     def begin(self, directory: RunDirectory) -> None:
         """Let all parties start anew, or everybody from the last epoch."""
         self._active = self.federation.active_party(self.experiment.parties, clean=self.clean)
+        done = len(directory.rows)
+        if done == self.total:
+            return
         with _refused():
-            done = len(directory.rows)
             self._active.begin(self.experiment.grid, directory.arrays, epochs_done=done)
 
     def step(

@@ -147,8 +147,7 @@ def train(
     done = len(directory.rows)
     display.begin(training.name, directory.unit, training.total, directory.rows)
     try:
-        if done < training.total:
-            training.begin(directory)
+        training.begin(directory)
         for number in range(done + 1, training.total + 1):
             twin = twin_rows[number - 1] if twin_rows else None
             row, arrays, memory = training.step(number, twin)
