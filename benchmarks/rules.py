@@ -89,7 +89,6 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--channels", default="16,32,64,128")
     options = parser.parse_args(arguments)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     channels = [int(channel) for channel in options.channels.split(",")]
     initial = ArrayRecord(Cao2019CNN(2, channels=channels).state_dict())
     messages = replies(initial, options.clients)
@@ -131,4 +130,5 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     main(sys.argv[1:])

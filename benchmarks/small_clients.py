@@ -149,7 +149,6 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--ray", action="store_true", help="also in Flower's simulation on Ray")
     options = parser.parse_args(arguments)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     bare = bare_loop(options.clients, options.rounds)
     grid = LocalGrid(our_app(), options.clients)
@@ -171,4 +170,5 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     main(sys.argv[1:])
