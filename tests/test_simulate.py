@@ -16,7 +16,7 @@ from .test_experiment import TINY, TINY_ATTACK, run
 class Unexpected(NoAttack):
     """A fault of the suite."""
 
-    def describe(self, party: int) -> str:
+    def describe(self, setting: object, parties: object) -> str:
         return str(1 // 0)
 
 
