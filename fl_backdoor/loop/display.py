@@ -56,11 +56,15 @@ class Display:
         unit = self.unit
         text = f"  {unit} {row[unit]:>{len(str(self.total))}}/{self.total}"
         for measure in measures(unit):
-            if measure.line and measure.is_floor:
-                if row[measure.name] is not None:
-                    text += f" ({measure.line} {measure.text(row[measure.name])})"
-            elif measure.line:
-                text += f"  {measure.line} {measure.text(row[measure.name]):>6}"
+            if not measure.line:
+                continue
+            value = shown(measure.judged(row), measure.unit)
+            if not measure.is_floor:
+                text += f"  {measure.line} {value:>6}"
+            elif row[measure.name] is not None:
+                text += f" ({measure.line} {value})"
+        if row["at_chance"]:
+            text += "  at chance"
         if row.get("dropped") is not None:
             text += f"  dropped {shown(row['dropped'], 'clients')}"
         for what in ("invalid", "failed"):
@@ -105,7 +109,7 @@ def tables(summary: Summary, unit: str) -> list[Table]:
     table.add_column("", justify="right")
     for measure in measures(unit):
         if measure.title:
-            table.add_row(measure.title, measure.text(summary[measure.name]))
+            table.add_row(measure.title, measure.text(summary))
     return [table, poisoned_table(summary)] if "poisoned_rows" in summary else [table]
 
 
