@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,8 @@ class Data:
         One line: which data these are, and that they are synthetic if they are.
     owners : array of shape (n,), int64, or None
         The natural user whom each training row comes from, if there are such.
+    vocabulary : int or None
+        Of texts, how many different tokens there can be; None: inputs are no tokens.
     """
 
     name: str
@@ -73,6 +75,22 @@ class Data:
     classes: tuple[str, ...]
     description: str
     owners: NDArray[np.int64] | None = None
+    vocabulary: int | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What a model gets of one row.
+
+        An image is (channels, height, width), a table's row (features,), a text (tokens,).
+        """
+        return tuple(self.train[:1][0].shape[1:])
+
+    @property
+    def kind(self) -> Literal["image", "table", "text"]:
+        """What the inputs are: float32 from 0 to 1, float32, or int64 below ``vocabulary``."""
+        if self.vocabulary is not None:
+            return "text"
+        return "image" if len(self.input_shape) == 3 else "table"
 
     @property
     def labels(self) -> NDArray[Any]:
