@@ -15,7 +15,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Named = dict[str, Tensor]
 NewOptimizer = Callable[[list[Tensor], float], Optimizer]
 """Makes the optimizer of a round, given parameters and learning rate."""
-Step = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
+Step = Callable[[list[Tensor], tuple[Tensor, ...]], None]
 """Moves parameters by their gradients."""
 
 
@@ -169,7 +169,7 @@ def _step(
 def _plain(learning_rate: float, weight_decay: float) -> Step:
     """Return the step of SGD without momentum."""
 
-    def move(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    def move(parameters: list[Tensor], gradients: tuple[Tensor, ...]) -> None:
         if weight_decay:
             gradients = torch._foreach_add(gradients, parameters, alpha=weight_decay)
         torch._foreach_add_(parameters, gradients, alpha=-learning_rate)
@@ -181,7 +181,7 @@ def _general(optimizer: Optimizer) -> Step:
     """Return the step of any optimizer of torch's."""
     optimizer.zero_grad()
 
-    def move(parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    def move(parameters: list[Tensor], gradients: tuple[Tensor, ...]) -> None:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
