@@ -110,7 +110,10 @@ class CommonConfig:
 
 @dataclass
 class TrainingConfig:
-    """Arguments of `clients.HonestClient`, the same for every participant."""
+    """Arguments of `clients.HonestClient`, the same for every participant.
+
+    ``conf/optimizer`` reads learning rate, decay and weight decay from here.
+    """
 
     batch_size: int = bounded(least=1, most=MAX_BATCH)
     epochs: int = bounded(least=1)
@@ -138,6 +141,7 @@ class Config(CommonConfig):
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     strategy: Any = MISSING
     model: Any = MISSING
+    optimizer: Any = MISSING
 
 
 @dataclass

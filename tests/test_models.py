@@ -24,7 +24,7 @@ CONVOLUTIONS = 832 + 51_264 + 204_928 + 819_456
 def test_images_become_one_logit_a_class(
     classes: int, channels: list[int], size: int, shrink: Any
 ) -> None:
-    model = Cao2019CNN(classes, shrink=shrink, channels=channels, image_size=size)
+    model = Cao2019CNN(classes, shrink=shrink, channels=channels, input_shape=(1, size, size))
     assert model(torch.zeros(3, 1, size, size)).shape == (3, classes)
 
 

@@ -23,6 +23,8 @@ from ..data.base import Data, Source
 from ..errors import UserError
 from ..schema import Config
 from .attackers import build_attack, build_roster, describe, in_full
+from .model import new_model, start_from_checkpoint
+from .optimizer import client_settings
 
 CLEAN_TWIN = "clean-twin"
 """Key of a train config: the attackers of the roster train honestly."""
@@ -51,6 +53,7 @@ class Federation:
         self.attack: Attack = build_attack(config.attack, self.classes)
         self.roster = build_roster(config.attack)
         self.attackers = self.roster.draw(config.num_clients, config.seed)
+        self.training = client_settings(config)
         self._clients: OrderedDict[tuple[int, bool], HonestClient] = OrderedDict()
         self._spare: dict[int, Tensor] = {}
 
@@ -89,13 +92,25 @@ class Federation:
 
     def initial_state(self) -> dict[str, Tensor]:
         """Return the weights that training starts from."""
-        state: dict[str, Tensor] = self._new_model().state_dict()
+        state: dict[str, Tensor] = self._first_model().state_dict()
         return state
 
-    def _new_model(self) -> nn.Module:
-        arguments = {"num_classes": len(self.classes), "seed": self.config.seed}
-        model: nn.Module = build("model", self.config.model, nn.Module, **arguments)
+    def _first_model(self) -> nn.Module:
+        """Return the model that training starts from; the server alone reads a checkpoint."""
+        model = self._new_model()
+        # Among the keys its digest is compared when the run is resumed.
+        self.config.model = start_from_checkpoint(model, self.config.model)
         return model
+
+    def _new_model(self) -> nn.Module:
+        data = self.data
+        return new_model(
+            self.config.model,
+            self.config.seed,
+            num_classes=len(self.classes),
+            input_shape=data.input_shape,
+            vocabulary=data.vocabulary,
+        )
 
     @cached_property
     def partitions(self) -> list[NDArray[np.int64]]:
@@ -151,10 +166,7 @@ class Federation:
         return self._clients[key]
 
     def _new_client(self, number: int, attacks: bool) -> HonestClient:
-        training = asdict(self.config.training) | {
-            "seed": self.config.seed,
-            "partition": number,
-        }
+        training = self.training | {"seed": self.config.seed, "partition": number}
         images, labels = self.data.train[self.partitions[number]]
         if not attacks:
             return HonestClient(self.model, images, labels, **training)

@@ -213,6 +213,7 @@ class Rounds:
             "num_clients": config.num_clients,
             "strategy": config.strategy,
             "attack": config.attack,
+            "model": config.model,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
         }
