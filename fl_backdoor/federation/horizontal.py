@@ -20,6 +20,7 @@ from clients.memory import ATTACK_MEMORY
 
 from ..config import SomeConfig, build, one_line, restored
 from ..data.base import Data, Source
+from ..data.partition import Partition, build_partition, older_names, pool
 from ..errors import UserError
 from ..schema import Config
 from .attackers import build_attack, build_roster, describe, in_full
@@ -49,7 +50,8 @@ class Federation:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.source: Source = build("dataset", config.dataset, Source)
-        self.classes = self.source.classes
+        self.partition: Partition = build_partition(config.partition, config.dataset)
+        self.classes = self.source.class_names
         self.attack: Attack = build_attack(config.attack, self.classes)
         self.roster = build_roster(config.attack)
         self.attackers = self.roster.draw(config.num_clients, config.seed)
@@ -115,12 +117,14 @@ class Federation:
     @cached_property
     def partitions(self) -> list[NDArray[np.int64]]:
         """Indices of the training samples of each client."""
-        return self.source.shares(self.config.num_clients, self.config.seed)
+        config = self.config
+        with older_names(config.partition, config.dataset):
+            return self.partition.shares(self.data, config.num_clients, config.seed)
 
     def spare(self, label: int) -> Tensor:
         """Return the training samples of a class that nobody holds, in seeded order."""
         if label not in self._spare:
-            rows = self.source.pool(self.partitions, self.classes[label], self.config.seed)
+            rows = pool(self.data, self.partitions, label, self.config.seed)
             self._spare[label], _ = self.data.train[rows]
         return self._spare[label]
 
