@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
@@ -211,7 +211,7 @@ def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
     return config
 
 
-def node_data(context: Context, settle: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
+def node_data(context: Context, dataset: dict[str, Any]) -> str:
     """Return the keys of ``dataset`` that are a node's own, as JSON.
 
     They are settled by the first message of a run and kept in ``context.state``: a message may
@@ -221,14 +221,20 @@ def node_data(context: Context, settle: Callable[[dict[str, Any]], dict[str, Any
     ----------
     context : Context
         The node's; ``data-root`` in its node config stands above the ``dataset.root`` of the run.
-    settle : callable
-        Decides where the data comes from, given the node's keys; returns the keys settled by it.
+    dataset : dict
+        The run's.
     """
     if DATA not in context.state:
         own = context.node_config.get("data-root")
         keys = {} if own is None else {"root": str(own)}
-        context.state[DATA] = ConfigRecord({DATA: json.dumps(keys | settle(keys))})
+        context.state[DATA] = ConfigRecord({DATA: _settled(json.dumps([dataset, keys]))})
     return str(context.state[DATA][DATA])
+
+
+@lru_cache(maxsize=64)  # a process may play a thousand nodes
+def _settled(text: str) -> str:
+    dataset, keys = json.loads(text)
+    return json.dumps(keys | build("dataset", dataset | keys).settle())
 
 
 def partition_id(context: Context, count: int) -> int:
@@ -264,13 +270,9 @@ def make_client_app(config: Config) -> ClientApp:
     text = json.dumps(asdict(config))
     app = ClientApp()
 
-    def settle(own: dict[str, Any]) -> dict[str, Any]:
-        source: Source = build("dataset", config.dataset | own, Source)
-        return source.settle()
-
     def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
-        return _federation(text, node_data(context, settle), attackers)
+        return _federation(text, node_data(context, config.dataset), attackers)
 
     @app.query()
     def enrol(message: Message, context: Context) -> Message:
