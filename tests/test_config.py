@@ -313,9 +313,9 @@ def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) ->
 def test_conf_directory_holds_the_groups() -> None:
     groups = {path.name for path in conf_directory().iterdir() if path.is_dir()}
     common = {"protocol", "attack", "dataset", "engine", "experiment"}
-    assert groups == common | {"strategy", "model", "optimizer", "partition"} | {
-        "bottom",
-        "top",
-        "defense",
-    }
+    horizontal, vertical = (
+        {"strategy", "partition", "model", "optimizer"},
+        {"bottom", "top", "defense"},
+    )
+    assert groups == common | horizontal | vertical
     assert (Path(conf_directory()) / "config.yaml").is_file()

@@ -229,10 +229,10 @@ def test_a_client_that_raises_is_reported_and_the_round_goes_on(
 def test_a_run_without_a_valid_reply_is_no_success_and_keeps_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: HonestClient, server_round: int) -> float:
+    def failing(self: HonestClient, message: object, context: object) -> float:
         raise RuntimeError("no GPU")
 
-    monkeypatch.setattr(HonestClient, "fit", failing)
+    monkeypatch.setattr(HonestClient, "train", failing)
     with pytest.raises(UserError, match="no reply of any round was valid: there is no result"):
         run(tmp_path, "+experiment=fedavg_goal1", *TINY_ATTACK, "floor=false")
     assert len(rows(tmp_path)) == 3

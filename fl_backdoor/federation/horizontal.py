@@ -26,6 +26,7 @@ from ..schema import Config
 from .attackers import build_attack, build_roster, describe, in_full
 from .model import new_model, start_from_checkpoint
 from .optimizer import client_settings
+from .validation import validate
 
 CLEAN_TWIN = "clean-twin"
 """Key of a train config: the attackers of the roster train honestly."""
@@ -143,6 +144,14 @@ class Federation:
             raise UserError(
                 f"training.device={device}: allowed is what torch finds here ({one_line(error)})"
             ) from error
+        validate(
+            self._first_model(),
+            *self.data.train[self.partitions[0]],
+            classes=len(self.classes),
+            sizes=[len(rows) for rows in self.partitions],
+            training=self.training,
+            strategy=self.config.strategy,
+        )
         for client in {0, *self.attackers}:
             try:
                 self.client(client)
