@@ -305,17 +305,25 @@ def test_a_resumed_run_keeps_the_data_it_was_started_with(
     assert experiment.run(config, path, Display(Console(quiet=True))) == summary
 
 
-@pytest.mark.parametrize("rule", ["FedAvgM", "FedAdam"])
+def flowers(rule: str, memory: str) -> list[str]:
+    target = f"strategy._target_=flwr.serverapp.strategy.{rule}"
+    return ["~strategy.weighted", target, f"+strategy.{memory}"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        flowers("FedAvgM", "server_momentum=0.9"),
+        flowers("FedAdam", "beta_1=0.9"),
+        ["strategy=fedyogi", "strategy@strategy.strategy=norm_clipping", "optimizer.momentum=0.9"],
+    ],
+    ids=lambda rule: rule[-1],
+)
 def test_a_rule_with_a_memory_resumes_to_the_same_bits(
-    rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rule: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its momentum or moments are kept; in this one the second of four rounds is the last."""
-    memory = {"FedAvgM": "server_momentum=0.9", "FedAdam": "beta_1=0.9"}[rule]
-    setting = [
-        *TINY_ATTACK, "floor=false", "num_rounds=4", "~strategy.weighted",
-        f"strategy._target_=flwr.serverapp.strategy.{rule}",
-        f"+strategy.{memory}",
-    ]  # fmt: skip
+    setting = [*TINY_ATTACK, "floor=false", "num_rounds=4", *rule]
     run(tmp_path / "whole", *setting)
     with monkeypatch.context() as patch:
         patch.setattr(experiment.Display, "round", lambda _, row: 1 / (row["round"] - 2))
