@@ -9,6 +9,7 @@ from torch import nn
 from clients.training import Seeded
 
 from ..config import accepted, build
+from ..errors import UserError
 from ..models.checkpoint import load_checkpoint
 
 CHECKPOINT, DIGEST = "checkpoint", "checkpoint_digest"
@@ -48,4 +49,8 @@ def start_from_checkpoint(model: nn.Module, node: dict[str, Any]) -> dict[str, A
         If they cannot be had, or are of another architecture.
     """
     path = node.get(CHECKPOINT)
-    return node | {DIGEST: load_checkpoint(model, Path(path))} if path else node
+    if path is None:
+        return node
+    if not isinstance(path, str):
+        raise UserError(f"model.checkpoint={path}: allowed is a file or folder, or null")
+    return node | {DIGEST: load_checkpoint(model, Path(path))}

@@ -46,7 +46,9 @@ def client_settings(config: Config) -> dict[str, Any]:
     if node.get("max_norm") is not None:
         settings["max_norm"] = _number(node, "max_norm", None, above=True)
     settings["schedule"] = _schedule(node.get("schedule"))
-    made = _optimizer({key: value for key, value in node.items() if key not in OWN})
+    made = _optimizer(
+        {key: value for key, value in node.items() if key not in OWN}, settings["learning_rate"]
+    )
     if _is_plain(made):
         settings["weight_decay"] = _number(node, "weight_decay", 0)
     else:
@@ -68,7 +70,11 @@ def _schedule(node: Any) -> Callable[[int], float]:
     return schedule
 
 
-def _optimizer(node: dict[str, Any]) -> partial[Optimizer]:
+def _optimizer(node: dict[str, Any], learning_rate: float) -> partial[Optimizer]:
+    """Return the class with its arguments, which have been tried on a parameter."""
+    for key, value in node.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"optimizer.{key}={value}: allowed is a finite number")
     made: partial[Optimizer] = build(
         "optimizer", node | {"_partial_": True, "_convert_": "all"}, Optimizer
     )
@@ -79,13 +85,19 @@ def _optimizer(node: dict[str, Any]) -> partial[Optimizer]:
         raise UserError(
             f"optimizer: {one_line(error)}; allowed are {', '.join([*OWN, *takes])}"
         ) from error
+    if not _is_plain(made):
+        try:
+            made([torch.nn.Parameter(torch.zeros(1))], lr=learning_rate)
+        except Exception as error:  # of whatever kind the class raises
+            given = ", ".join(f"{key}={value!r}" for key, value in made.keywords.items())
+            raise UserError(f"optimizer: {one_line(error)}; given are {given}") from error
     return made
 
 
 def _is_plain(made: partial[Optimizer]) -> bool:
     """Tell whether clients can take the steps themselves, without seconds of torch's imports."""
     rest = {key: value for key, value in made.keywords.items() if key != "weight_decay"}
-    return made.func is torch.optim.SGD and not any(rest.values())
+    return made.func is torch.optim.SGD and all(value == 0 for value in rest.values())
 
 
 def _number(node: Mapping[str, Any], key: str, default: Any, *, above: bool = False) -> float:

@@ -25,7 +25,7 @@ def image_shape(model: object, input_shape: Sequence[int], *, least: int = 1) ->
 
 
 def check_sizes(**values: object) -> None:
-    """Refuse sizes of layers that are no integers, or below 1.
+    """Refuse lists of sizes of layers that are no integers, or below 1.
 
     Raises
     ------
@@ -33,6 +33,6 @@ def check_sizes(**values: object) -> None:
         Naming the setting and its value.
     """
     for name, value in values.items():
-        sizes = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        sizes = value if isinstance(value, Sequence) else [None]
         if not all(type(size) is int and size > 0 for size in sizes):
             raise ValueError(f"{name} = {value!r} must be 1 or more each, integers")

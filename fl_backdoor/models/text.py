@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .shapes import check_sizes
+from strategies.vertical.top_models import check_nodes
 
 PADDING = 0
 """The token that fills up short texts, and says nothing."""
@@ -47,7 +47,7 @@ class TextClassifier(nn.Module):
             raise ValueError("TextClassifier takes texts as tokens: the data have no vocabulary")
         if pool not in ("mean", "gru"):
             raise ValueError(f"pool = {pool!r} must be 'mean' or 'gru'")
-        check_sizes(embedding=embedding)
+        check_nodes(embedding=embedding)
         self.embedding = nn.Embedding(vocabulary, embedding, padding_idx=PADDING)
         self.gru = nn.GRU(embedding, embedding, batch_first=True) if pool == "gru" else None
         self.classifier = nn.Linear(embedding, num_classes)
