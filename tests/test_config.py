@@ -17,9 +17,10 @@ from clients.vertical import PartyAttack
 from fl_backdoor.config import build, conf_directory, load, one_line
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attackers import build_attack, build_roster
+from fl_backdoor.federation.attackers import build_attack
 from fl_backdoor.federation.model import new_model
 from fl_backdoor.federation.optimizer import client_settings
+from fl_backdoor.federation.roster import build_roster
 from fl_backdoor.federation.vertical import VerticalFederation
 from fl_backdoor.federation.vertical_attacks import NoAttack, VerticalAttack
 from fl_backdoor.models.cao2019 import Cao2019CNN
@@ -317,9 +318,6 @@ def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) ->
 def test_conf_directory_holds_the_groups() -> None:
     groups = {path.name for path in conf_directory().iterdir() if path.is_dir()}
     common = {"protocol", "attack", "dataset", "engine", "experiment"}
-    horizontal, vertical = (
-        {"strategy", "partition", "model", "optimizer"},
-        {"bottom", "top", "defense"},
-    )
-    assert groups == common | horizontal | vertical
+    horizontal = {"strategy", "partition", "model", "optimizer", "cohort"}
+    assert groups == common | horizontal | {"bottom", "top", "defense"}
     assert (Path(conf_directory()) / "config.yaml").is_file()

@@ -23,13 +23,15 @@ from ..data.base import Data, Source
 from ..data.partition import Partition, build_partition, older_names, pool
 from ..errors import UserError
 from ..schema import Config
-from .attackers import build_attack, build_roster, describe, in_full
+from .attackers import build_attack, describe, in_full
+from .cohort import new_cohort
 from .model import new_model, start_from_checkpoint
 from .optimizer import client_settings
+from .roster import build_roster
 from .validation import validate
 
 CLEAN_TWIN = "clean-twin"
-"""Key of a train config: the attackers of the roster train honestly."""
+"""Key of a train config: the attackers of the roster train honestly, be it in this round only."""
 
 ATTACKERS = "attackers"
 """Key of a train config: the roster, once every node has said whether it attacks."""
@@ -55,6 +57,7 @@ class Federation:
         self.classes = self.source.class_names
         self.attack: Attack = build_attack(config.attack, self.classes)
         self.roster = build_roster(config.attack)
+        self.cohort = new_cohort(config.cohort)
         self.attackers = self.roster.draw(config.num_clients, config.seed)
         self.training = client_settings(config)
         self._clients: OrderedDict[tuple[int, bool], HonestClient] = OrderedDict()
@@ -122,6 +125,11 @@ class Federation:
         with older_names(config.partition, config.dataset):
             return self.partition.shares(self.data, config.num_clients, config.seed)
 
+    @property
+    def samples(self) -> list[int]:
+        """Training samples of each client."""
+        return [len(partition) for partition in self.partitions]
+
     def spare(self, label: int) -> Tensor:
         """Return the training samples of a class that nobody holds, in seeded order."""
         if label not in self._spare:
@@ -148,7 +156,7 @@ class Federation:
             self._first_model(),
             *self.data.train[self.partitions[0]],
             classes=len(self.classes),
-            sizes=[len(rows) for rows in self.partitions],
+            sizes=self.samples,
             training=self.training,
             strategy=self.config.strategy,
         )
@@ -192,7 +200,7 @@ class Federation:
                 rank=self.attackers.index(number),
                 attackers=len(self.attackers),
                 spare=self.spare,
-                **training,
+                **training | self.roster.training,
             )
 
     @contextmanager
@@ -236,12 +244,15 @@ def node_data(context: Context, dataset: dict[str, Any]) -> str:
     if DATA not in context.state:
         own = context.node_config.get("data-root")
         keys = {} if own is None else {"root": str(own)}
-        context.state[DATA] = ConfigRecord({DATA: _settled(json.dumps([dataset, keys]))})
+        context.state[DATA] = ConfigRecord(
+            {DATA: _settled(context.run_id, json.dumps([dataset, keys]))}
+        )
     return str(context.state[DATA][DATA])
 
 
-@lru_cache(maxsize=64)  # a process may play a thousand nodes
-def _settled(text: str) -> str:
+@lru_cache(maxsize=64)
+def _settled(run: int, text: str) -> str:  # noqa: ARG001
+    """Settle once a run and process, which may play a thousand nodes."""
     dataset, keys = json.loads(text)
     return json.dumps(keys | build("dataset", dataset | keys).settle())
 
@@ -290,7 +301,6 @@ def make_client_app(config: Config) -> ClientApp:
         attacker = context.node_config.get("attacker", number in federation.attackers)
         if not isinstance(attacker, bool):
             raise UserError(f"node config attacker={attacker}: allowed are true, false")
-        federation.client(number)
         record = ConfigRecord(
             {"partition-id": number, "attacker": attacker, "data": federation.data.name}
         )
