@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fl_backdoor.config import conf_directory, load
-from fl_backdoor.data.base import Source
+from fl_backdoor.data.python import build_source
 from fl_backdoor.federation.horizontal import Federation, settle_data
 from fl_backdoor.files import Row
 from fl_backdoor.loop.display import Display
@@ -37,7 +37,7 @@ def configure(rounds: int, workers: int) -> Config:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
         overrides = [f"num_rounds={rounds}", f"engine.num_workers={workers}", "floor=false"]
         config = load(compose("config", ["+experiment=fedavg_goal1", *overrides]))
-        return settle_data(config, Source)
+        return settle_data(config, build_source("dataset", config.dataset))
 
 
 worker: dict[str, Any] = {}

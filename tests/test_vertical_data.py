@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl_backdoor.data.standardize import standardize
 from fl_backdoor.data.vertical.base import Block, Labels, Rows, VerticalData
-from fl_backdoor.data.vertical.standardize import standardize
 from fl_backdoor.errors import UserError
 
 ROWS = Rows.of(range(10)), Rows.of(range(6))

@@ -19,8 +19,9 @@ from clients import Attack, Goal, HonestClient, MaliciousClient
 from clients.memory import ATTACK_MEMORY
 
 from ..config import SomeConfig, build, one_line, restored
-from ..data.base import Data, Source
+from ..data.base import Choice, Data
 from ..data.partition import Partition, build_partition, older_names, pool
+from ..data.python import build_source
 from ..errors import UserError
 from ..schema import Config
 from .attackers import build_attack, build_roster, describe, in_full
@@ -47,7 +48,7 @@ class Federation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.source: Source = build("dataset", config.dataset, Source)
+        self.source = build_source("dataset", config.dataset)
         self.partition: Partition = build_partition(config.partition, config.dataset)
         self.classes = self.source.class_names
         self.attack: Attack = build_attack(config.attack, self.classes)
@@ -190,12 +191,12 @@ class Federation:
         UserError
             If a class has fewer test samples than asked.
         """
-        return self.data.test[self.source.test_rows(self.config.seed)]
+        return self.data.test[self.source.draw_test(self.config.seed)]
 
 
-def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
+def settle_data(config: SomeConfig, choice: Choice) -> SomeConfig:
     """Decide once where the data comes from, so that no worker process looks for it again."""
-    config.dataset = config.dataset | build("dataset", config.dataset, kind).settle()
+    config.dataset = config.dataset | choice.settle()
     return config
 
 
@@ -253,8 +254,7 @@ def make_client_app(config: Config) -> ClientApp:
     app = ClientApp()
 
     def settle(own: dict[str, Any]) -> dict[str, Any]:
-        source: Source = build("dataset", config.dataset | own, Source)
-        return source.settle()
+        return build_source("dataset", config.dataset | own).settle()
 
     def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere

@@ -15,6 +15,7 @@ from torch import Tensor
 from clients.vertical import infer_labels
 from strategies.vertical import ActiveParty, Party, ProtocolError, SumTop
 
+from ..config import build
 from ..data.vertical.base import VerticalData
 from ..errors import UserError
 from ..federation.engines import wait_for_nodes
@@ -34,13 +35,13 @@ class Vertical:
     unit: ClassVar[str] = "epoch"
 
     def __init__(self, config: VerticalConfig) -> None:
-        self.config = settle_data(config, VerticalData)
+        self.config = settle_data(config, build("dataset", config.dataset, VerticalData))
         self.federation = VerticalFederation(config)
         self.nodes = self.federation.num_parties
 
     def describe_data(self) -> str:
         """Say which data are used."""
-        return self.federation.data.describe()
+        return self.federation.data.description
 
     def describe(self) -> str:
         """Say who trains, who attacks and what defends."""
@@ -140,7 +141,8 @@ class Epochs:
             "parties": self.experiment.nodes,
             "attack": {"_target_": "none"} if self.clean else config.attack,
             "defenses": config.defenses,
-            "data": federation.data.describe(),
+            "data": federation.data.description,
+            "data_digest": federation.data.digest,
         }
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from ...errors import UserError
+from ...schema import bounded
 from ..base import Data
 from ..mnist import load_mnist, resolve_source
 from .base import Block, Labels, Rows, VerticalData
@@ -32,8 +33,8 @@ class MnistRows(VerticalData):
     root: str | None = None
     blocks: list[list[int]] = field(default_factory=lambda: [[0, 13], [14, 27]])
     trigger: list[Any] = field(default_factory=lambda: [[25, 27], [27, 25], [26, 26], [27, 27]])
-    poisoned_train: int | None = 600
-    poisoned_test: int | None = 100
+    poisoned_train: int | None = bounded(600, least=0)
+    poisoned_test: int | None = bounded(100, least=0)
 
     def __post_init__(self) -> None:
         """Check that the blocks share out the image."""
@@ -79,7 +80,8 @@ class MnistRows(VerticalData):
         images = _images(self.source, self.root)
         return Labels(images.train.labels, images.test.labels, images.classes, *_rows(images))
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         """Name the images and the rows of each party."""
         rows = ", ".join(f"{first}-{last}" for first, last in self.blocks)
         return f"{_images(self.source, self.root).description}; pixel rows {rows}"
