@@ -57,6 +57,7 @@ SMALL: dict[str, Callable[[Path], list[str]]] = {
     "mnist": lambda _: ["dataset.source=bundled"],
     "mnist_rows": lambda _: ["protocol=vertical", "dataset.source=bundled"],
     "nuswide": lambda _: vertical.TINY[:5],
+    "cut": lambda _: ["protocol=vertical"],
     "csv_parties": lambda folder: vertical.write_parties(folder),
 }
 SHARED = Synthetic(shape=[2], num_classes=3, train_rows=600, test_rows=3, owners=40).load()

@@ -105,7 +105,7 @@ def test_defaults_are_the_papers() -> None:
         ([[0, 13], [15, 27]], "row 14 is in no block"),
         ([[1, 13], [14, 27]], "row 0 is in no block"),
         ([[0, 13], [14, 26]], "row 27 is in no block"),
-        ([[0, 13], [14, 28]], "row 28 is not in the image"),
+        ([[0, 13], [14, 28]], "row 28 is not there"),
         ([[14, 27], [0, 13]], "row 0 is in no block"),
         ([[0, 13], [27, 14]], r"\[27, 14\] is not"),
         ([[0, 13], [14]], r"\[14\] is not"),

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -52,6 +53,9 @@ class Vertical:
             f"{self.nodes} passive parties, top {class_name(config.top)}; {attack}, target "
             f"{federation.attack.target}; {defenses}; {counted(config.num_epochs, 'epoch')}"
         )
+
+    def draw(self, path: Path) -> None:
+        """Draw nothing: all parties hold the same rows."""
 
     def check(self) -> None:
         """Build every part once."""

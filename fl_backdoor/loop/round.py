@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from strategies import Robust, Round
 from strategies.replies import metrics_of
 
 from ..config import one_line
+from ..data.partition import class_counts
 from ..data.python import build_source
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
@@ -61,6 +63,15 @@ class Horizontal:
             f"{counted(config.num_clients, 'client')}, {who}; {self.federation.describe_attack()}; "
             f"strategy {class_name(config.strategy)}; {counted(config.num_rounds, 'round')}"
         )
+
+    def draw(self, path: Path) -> None:
+        """Draw who holds how many rows of each class."""
+        from ..measure.shares import draw_shares
+
+        federation = self.federation
+        labels, classes = federation.data.train.labels.numpy(), federation.classes
+        counts = class_counts(labels, federation.partitions, len(classes))
+        draw_shares(counts, classes, path / "partition.png")
 
     def check(self) -> None:
         """Build every attacker once, and draw the test set."""

@@ -11,6 +11,7 @@ from ...schema import bounded
 from ..base import Data
 from ..mnist import load_mnist, resolve_source
 from .base import Block, Labels, Rows, VerticalData
+from .blocks import checked_blocks
 
 SIDE: Final = 28
 
@@ -38,27 +39,8 @@ class MnistRows(VerticalData):
 
     def __post_init__(self) -> None:
         """Check that the blocks share out the image."""
-        expected = 0
-        for block in self.blocks:
-            if len(block) != 2 or block[0] > block[1]:
-                raise self._refused(f"{block} is not [first row, last row]")
-            first, last = block
-            if first < expected:
-                raise self._refused(f"row {first} is in two blocks, or its block is out of order")
-            if first > expected:
-                raise self._refused(f"row {expected} is in no block")
-            if last >= SIDE:
-                raise self._refused(f"row {last} is not in the image")
-            expected = last + 1
-        if expected < SIDE:
-            raise self._refused(f"row {expected} is in no block")
+        checked_blocks(self.blocks, SIDE, "rows")
         super().__post_init__()
-
-    def _refused(self, what: str) -> UserError:
-        return UserError(
-            f"dataset.blocks={self.blocks}: {what}; allowed are rows 0 to {SIDE - 1}, each once, "
-            "in order"
-        )
 
     def settle(self) -> dict[str, Any]:
         """Decide where the images come from."""
