@@ -1,6 +1,7 @@
 """The figure of a partition: how many rows of each class each client holds."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ def draw_shares(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -
 def grouped(count: int) -> list[tuple[int, int]]:
     """Cut 0 to count - 1 into `MOST` groups or fewer: of each the first, and one past the last."""
     edges = np.linspace(0, count, min(count, MOST) + 1).round().astype(int).tolist()
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def _span(first: int, end: int, names: Sequence[Any]) -> str:
