@@ -3,12 +3,13 @@
 A source that needs files says here how the smallest are made; all others run as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hydra.utils import get_class
@@ -49,9 +50,21 @@ def write_csv(folder: Path) -> list[str]:
     return [f"dataset.file={folder / 'small.csv'}"]
 
 
+def write_parquet(folder: Path) -> list[str]:
+    rows = {
+        "text": [f"word{k % 7} in row {k}" for k in range(60)],
+        "label": [k % 3 for k in range(60)],
+    }
+    for split in ("train", "test"):
+        pd.DataFrame(rows).to_parquet(folder / f"{split}.parquet")
+    settings = ["kind=text", "input_columns=[text]", "length=4", "vocabulary=12"]
+    return [f"dataset.{setting}" for setting in (f"name={folder}", *settings)]
+
+
 SMALL: dict[str, Callable[[Path], list[str]]] = {
     "npz": write_npz,
     "csv": write_csv,
+    "huggingface": write_parquet,
     "python": lambda _: [f"dataset.function={__name__}.two_blobs"],
     "synthetic": lambda _: ["dataset.train_rows=200", "dataset.test_rows=50"],
     "mnist": lambda _: ["dataset.source=bundled"],
@@ -62,6 +75,13 @@ SMALL: dict[str, Callable[[Path], list[str]]] = {
 }
 SHARED = Synthetic(shape=[2], num_classes=3, train_rows=600, test_rows=3, owners=40).load()
 NAMES = names("dataset")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def container(node: Any) -> dict[str, Any]:

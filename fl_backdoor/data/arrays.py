@@ -39,7 +39,7 @@ def assembled(
     channels: str = "auto",
     standardized: bool = False,
     owners: NDArray[Any] | None = None,
-    names: tuple[str, ...] | None = None,
+    order: tuple[str, ...] | None = None,
     vocabulary: int | None = None,
 ) -> Data:
     """Make a data set of arrays.
@@ -61,8 +61,9 @@ def assembled(
         Of tables: give columns mean 0 and standard deviation 1, by the training rows.
     owners : array of shape (n,), optional
         The natural user of each training row, a number or a text.
-    names : tuple of str, optional
-        What the labels 0 to C-1 stand for, if they are such numbers.
+    order : tuple of str, optional
+        All classes that there may be, in the order of their numbers; those that no training row
+        is of are left out. None: in the order of numbers or of the alphabet.
     vocabulary : int, optional
         Of texts; None: one more than the largest token.
 
@@ -96,7 +97,7 @@ def assembled(
             note = "columns of mean 0 and deviation 1 by the training rows"
         inputs = [torch.from_numpy(table.astype(np.float32)) for table in tables]
         size = f"rows of {tables[0].shape[1]} numbers"
-    labels, classes = _labels(train, test, names)
+    labels, classes = _labels(train, test, order)
     counts = f"{len(labels[0]):,} train + {len(labels[1]):,} test {size}, {len(classes)} classes"
     return Data(
         name=name,
@@ -172,24 +173,12 @@ def _tokens(part: Part, vocabulary: int | None) -> NDArray[np.int64]:
 
 
 def _labels(
-    train: Part, test: Part, names: tuple[str, ...] | None
+    train: Part, test: Part, order: tuple[str, ...] | None
 ) -> tuple[list[NDArray[np.int64]], tuple[str, ...]]:
     texts = [as_text(part.labels, part.labels_place) for part in (train, test)]
-    if names is not None:
-        known = np.array(names)
-        for number, part in enumerate((train, test)):
-            labels = np.asarray(part.labels)
-            outside = (labels < 0) | (labels >= len(known))
-            if outside.any():
-                raise UserError(
-                    f"{part.labels_place}, row {int(outside.argmax())}: allowed are labels 0 to "
-                    f"{len(known) - 1}"
-                )
-            texts[number] = known[labels.astype(np.int64)]
     first, second, classes = numbered(texts[0], texts[1], (train.labels_place, test.labels_place))
-    if names is not None:
-        # In the order that the data have them, those that no training row is of left out.
-        order = [name for name in names if name in classes]
-        place = np.array([order.index(name) for name in classes])
-        return [place[first], place[second]], tuple(order)
-    return [first, second], classes
+    if order is None:
+        return [first, second], classes
+    kept = [name for name in order if name in classes]
+    place = np.array([kept.index(name) for name in classes])
+    return [place[first], place[second]], tuple(kept)

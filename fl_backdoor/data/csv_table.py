@@ -55,6 +55,10 @@ class Csv(SplitSource):
     def read(self) -> Data:
         """Read, split and encode the rows."""
         whole = self._table("file", self.file)
+        unused = {self.label_column, self.owner_column, self.id_column, *self.drop}
+        features = [name for name in whole.columns if name not in unused]
+        if not features:
+            raise damaged(self.file, "no feature, allowed is one column or more", "file")
         place = f"dataset.file={self.file}"
         labels = self._labels(whole, place)
         if self.test_file is None:
@@ -68,10 +72,6 @@ class Csv(SplitSource):
             place = f"dataset.test_file={self.test_file}"
             train = Cells(whole, np.arange(len(whole)), f"dataset.file={self.file}")
             test = Cells(table, np.arange(len(table)), place)
-        unused = {self.label_column, self.owner_column, self.id_column, *self.drop}
-        features = [name for name in whole.columns if name not in unused]
-        if not features:
-            raise damaged(self.file, "no feature, allowed is one column or more", "file")
         inputs = encoded(train, test, features, self.categorical, self.standardize)
         parts = [
             Part(

@@ -1,7 +1,7 @@
 """Labels as they are given: integers with gaps, texts, switches; and the classes they make."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,25 @@ def as_text(labels: NDArray[Any], place: str) -> NDArray[np.str_]:
     if bad.any():
         raise UserError(f"{place}, row {int(bad.argmax())}: allowed is a text that is not empty")
     return names
+
+
+def by_name(labels: NDArray[Any], names: Sequence[str] | None, place: str) -> NDArray[np.str_]:
+    """Return labels that number ``names``, or stand for themselves, by name.
+
+    Raises
+    ------
+    UserError
+        Naming the first label that is none.
+    """
+    if names is None or labels.dtype.kind not in "iu":
+        return as_text(labels, place)
+    outside = (labels < 0) | (labels >= len(names))
+    if outside.any():
+        raise UserError(
+            f"{place}, row {int(outside.argmax())}: allowed are labels 0 to {len(names) - 1}"
+        )
+    named: NDArray[np.str_] = np.array(names)[labels]
+    return named
 
 
 def numbered(

@@ -72,9 +72,10 @@ class Npz(SplitSource):
     def _arrays(self) -> dict[str, NDArray[Any]]:
         allowed = f"allowed is an npz file with {' '.join(SEPARATE)}, or with {' '.join(WHOLE)}"
         try:
-            with np.load(self.file, allow_pickle=False) as file:
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise ValueError("a single array")
+            file = np.load(self.file, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("a single array")
+            with file:
                 keys = next((k for k in (SEPARATE, WHOLE) if {*k} <= {*file.files}), None)
                 if keys is None:
                     raise UserError(

@@ -1,7 +1,7 @@
 """Data sets from Python: any callable that returns two torch data sets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..errors import UserError
 from ..schema import bounded
 from .arrays import KINDS, Part, assembled
 from .base import Choice, Data, Source
+from .labels import by_name
 
 BATCH = 1_024
 """Rows that are read at a time."""
@@ -57,6 +58,9 @@ class Python(Source):
             )
         parts = [_rows(rows, f"{place}: {s}") for rows, s in zip(returned, SPLITS, strict=True)]
         names = getattr(returned[0], "classes", None)
+        if names is not None:
+            names = tuple(map(str, names))
+            parts = [replace(p, labels=by_name(p.labels, names, p.labels_place)) for p in parts]
         return assembled(
             self.function.rpartition(".")[2],
             parts[0],
@@ -64,7 +68,7 @@ class Python(Source):
             origin=f"from {self.function}",
             kind=self.kind,
             channels=self.channels,
-            names=tuple(map(str, names)) if names is not None else None,
+            order=names,
         )
 
 

@@ -26,26 +26,29 @@ def draw_shares(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -
     classes : sequence of str
         Their names.
     path : Path
-        PNG file to write. Of more than `MOST` clients those with adjacent numbers are drawn as one
-        by their mean, and so are classes.
+        PNG file to write. More than `MOST` clients are put in order of the class that they have
+        most of and drawn in groups, by their mean; classes are grouped as they stand.
     """
+    many = len(counts) > MOST
+    if many:
+        counts = counts[np.argsort(counts.argmax(axis=1), kind="stable")]
     clients = grouped(len(counts))
     labels = grouped(len(classes))
     shown = np.array([[counts[a:b, c:d].mean() for c, d in labels] for a, b in clients])
     width, height = 0.5 * len(labels) + 2.5, 0.3 * len(clients) + 1.8
     figure, axes = new_axes(max(4.8, width), max(3.6, height))
     image = axes.imshow(shown, cmap="Greys", vmin=0, aspect="auto")
-    each = "rows" if len(clients) == len(counts) else "rows, mean of a group of clients"
-    figure.colorbar(image, ax=axes, label=each)
+    figure.colorbar(image, ax=axes, label="rows, mean of a group" if many else "rows")
     if max(shown.shape) <= WRITTEN:
         _write(axes, shown)
     names = [_span(a, b, classes) for a, b in labels]
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0)
-    axes.set_yticks(range(len(clients)), [_span(a, b, range(len(counts))) for a, b in clients])
+    groups = [f"{b - a:,} clients" if many else str(a) for a, b in clients]
+    axes.set_yticks(range(len(groups)), groups)
     sizes = counts.sum(axis=1)
     axes.set(
         xlabel="class",
-        ylabel="client",
+        ylabel="by the class that they have most of" if many else "client",
         title=f"{len(counts):,} clients of {sizes.min():,} to {sizes.max():,} rows",
     )
     save_figure(figure, path)
