@@ -72,10 +72,11 @@ class Npz(SplitSource):
     def _arrays(self) -> dict[str, NDArray[Any]]:
         allowed = f"allowed is an npz file with {' '.join(SEPARATE)}, or with {' '.join(WHOLE)}"
         try:
-            file = np.load(self.file, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            with file:
+            # Opened here: numpy leaves a file open that it cannot read.
+            with Path(self.file).open("rb") as stream:
+                file = np.load(stream, allow_pickle=False)
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise ValueError("a single array")
                 keys = next((k for k in (SEPARATE, WHOLE) if {*k} <= {*file.files}), None)
                 if keys is None:
                     raise UserError(
