@@ -112,19 +112,26 @@ def build_source(key: str, node: Any) -> Source:
     UserError
         Naming the key at fault.
     """
-    if isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
-        try:
-            target = get_object(node["_target_"])
-        except (HydraException, ImportError, ValueError):
-            target = None  # which `build` says
-        if callable(target) and not (isinstance(target, type) and issubclass(target, Choice)):
-            own = {part.name for part in fields(Python)} - {"function", "arguments"}
-            mine = {name: node[name] for name in own & node.keys()}
-            arguments = {name: node[name] for name in node.keys() - own - {"_target_"}}
-            node = mine | {
-                "_target_": f"{Python.__module__}.{Python.__name__}",
-                "function": node["_target_"],
-                "arguments": arguments,
-            }
-    source: Source = build(key, node, Source)
+    source: Source = build(key, choice_node(node), Source)
     return source
+
+
+def choice_node(node: Any) -> Any:
+    """Return the node of a `Choice`: of `Python`, for a node whose ``_target_`` is no such class.
+
+    Its other keys become the callable's arguments, but for those that `Python` has itself.
+    """
+    if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
+        return node
+    try:
+        target = get_object(node["_target_"])
+    except (HydraException, ImportError, ValueError):
+        return node  # which `build` refuses
+    if not callable(target) or (isinstance(target, type) and issubclass(target, Choice)):
+        return node
+    own = {part.name for part in fields(Python)} - {"function", "arguments"}
+    return {name: node[name] for name in own & node.keys()} | {
+        "_target_": f"{Python.__module__}.{Python.__name__}",
+        "function": node["_target_"],
+        "arguments": {name: node[name] for name in node.keys() - own - {"_target_"}},
+    }

@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
@@ -21,7 +21,7 @@ from clients.memory import ATTACK_MEMORY
 from ..config import SomeConfig, build, one_line, restored
 from ..data.base import Choice, Data
 from ..data.partition import Partition, build_partition, older_names, pool
-from ..data.python import build_source
+from ..data.python import build_source, choice_node
 from ..errors import UserError
 from ..schema import Config
 from .attackers import build_attack, build_roster, describe, in_full
@@ -194,13 +194,14 @@ class Federation:
         return self.data.test[self.source.draw_test(self.config.seed)]
 
 
-def settle_data(config: SomeConfig, choice: Choice) -> SomeConfig:
+def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
     """Decide once where the data comes from, so that no worker process looks for it again."""
+    choice: Choice = build("dataset", choice_node(config.dataset), kind)
     config.dataset = config.dataset | choice.settle()
     return config
 
 
-def node_data(context: Context, settle: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
+def node_data(context: Context, dataset: dict[str, Any]) -> str:
     """Return the keys of ``dataset`` that are a node's own, as JSON.
 
     They are settled by the first message of a run and kept in ``context.state``: a message may
@@ -210,14 +211,21 @@ def node_data(context: Context, settle: Callable[[dict[str, Any]], dict[str, Any
     ----------
     context : Context
         The node's; ``data-root`` in its node config stands above the ``dataset.root`` of the run.
-    settle : callable
-        Decides where the data comes from, given the node's keys; returns the keys settled by it.
+    dataset : dict
+        The run's.
     """
     if DATA not in context.state:
         own = context.node_config.get("data-root")
         keys = {} if own is None else {"root": str(own)}
-        context.state[DATA] = ConfigRecord({DATA: json.dumps(keys | settle(keys))})
+        context.state[DATA] = ConfigRecord({DATA: _settled(json.dumps([dataset, keys]))})
     return str(context.state[DATA][DATA])
+
+
+@lru_cache(maxsize=64)  # a process may play a thousand nodes
+def _settled(text: str) -> str:
+    dataset, keys = json.loads(text)
+    choice: Choice = build("dataset", choice_node(dataset | keys), Choice)
+    return json.dumps(keys | choice.settle())
 
 
 def partition_id(context: Context, count: int) -> int:
@@ -253,12 +261,9 @@ def make_client_app(config: Config) -> ClientApp:
     text = json.dumps(asdict(config))
     app = ClientApp()
 
-    def settle(own: dict[str, Any]) -> dict[str, Any]:
-        return build_source("dataset", config.dataset | own).settle()
-
     def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
-        return _federation(text, node_data(context, settle), attackers)
+        return _federation(text, node_data(context, config.dataset), attackers)
 
     @app.query()
     def enrol(message: Message, context: Context) -> Message:

@@ -16,7 +16,6 @@ from torch import Tensor
 from clients.vertical import infer_labels
 from strategies.vertical import ActiveParty, Party, ProtocolError, SumTop
 
-from ..config import build
 from ..data.vertical.base import VerticalData
 from ..errors import UserError
 from ..federation.engines import wait_for_nodes
@@ -36,7 +35,7 @@ class Vertical:
     unit: ClassVar[str] = "epoch"
 
     def __init__(self, config: VerticalConfig) -> None:
-        self.config = settle_data(config, build("dataset", config.dataset, VerticalData))
+        self.config = settle_data(config, VerticalData)
         self.federation = VerticalFederation(config)
         self.nodes = self.federation.num_parties
 

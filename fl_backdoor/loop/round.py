@@ -18,8 +18,8 @@ from strategies import Robust, Round
 from strategies.replies import metrics_of
 
 from ..config import one_line
+from ..data.base import Source
 from ..data.partition import class_counts
-from ..data.python import build_source
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
 from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
@@ -44,7 +44,7 @@ class Horizontal:
     unit: ClassVar[str] = "round"
 
     def __init__(self, config: Config) -> None:
-        self.config = settle_data(config, build_source("dataset", config.dataset))
+        self.config = settle_data(config, Source)
         self.federation = Federation(config)
         self.nodes = config.num_clients
         self.workers = 1
