@@ -34,7 +34,8 @@ class TwoParties(VerticalData):
     def labels(self) -> Labels:
         return Labels(torch.zeros(10).long(), torch.zeros(6).long(), ("a", "b"), *ROWS)
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         return "two parties"
 
     def trigger_columns(self) -> list[int]:
