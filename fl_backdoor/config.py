@@ -148,7 +148,8 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
     try:
         if hasattr(target, "__dataclass_fields__"):
             built = OmegaConf.structured(target)
-            for name in node.keys() - {"_target_"}:  # one by one: not every error names its key
+            for name in [key for key in node if key != "_target_"]:
+                # One by one, in their order: not every error names its key.
                 built = OmegaConf.merge(built, {name: node[name]})
             name = ""
             return OmegaConf.to_object(built)

@@ -19,6 +19,9 @@ from ..schema import bounded, check_bounds
 Indices = NDArray[np.int64]
 """Rows of a split."""
 
+Prepare = Callable[[Tensor], Tensor]
+"""Makes what a model takes of stored rows."""
+
 MAX_LOADED: Final = 2
 """Data sets that a process holds; the oldest makes room."""
 
@@ -42,7 +45,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
         self,
         inputs: Tensor,
         labels: Tensor,
-        prepare: Callable[[Tensor], Tensor] = lambda inputs: inputs,
+        prepare: Prepare = lambda inputs: inputs,
     ) -> None:
         self.inputs = inputs
         self.labels = labels
@@ -111,10 +114,15 @@ class Data:
         """SHA-256 of all rows and of the classes' names."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for split in (self.train, self.test):
-            for tensor in (split.inputs, split.labels):
-                digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(np.ascontiguousarray(tensor.numpy()).data)
+            update(digest, split.inputs, split.labels)
         return digest.hexdigest()
+
+
+def update(digest: "hashlib._Hash", *tensors: Tensor) -> None:
+    """Take tensors into a digest: their types, shapes and values."""
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(np.ascontiguousarray(tensor.numpy()).data)
 
 
 _LOADED: Final[dict[str, Data]] = {}
@@ -208,7 +216,7 @@ class Source(Choice):
             Naming the key or file at fault.
         """
 
-    def test_rows(self, seed: int) -> Indices:
+    def draw_test(self, seed: int) -> Indices:
         """Draw the test rows, the same number of each class, ascending; or take all.
 
         Raises
@@ -254,7 +262,7 @@ def chosen(data: Data, classes: Sequence[Any] | None) -> Data:
     splits, kept = [], []
     for split in (data.train, data.test):
         labels = number[split.labels]
-        rows = torch.flatnonzero(labels >= 0)
+        rows = (labels >= 0).nonzero().flatten()
         splits.append(Split(split.inputs[rows], labels[rows], split.prepare))
         kept.append(rows.numpy())
     train, test = splits

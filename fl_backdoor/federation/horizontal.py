@@ -19,8 +19,9 @@ from clients import Attack, Goal, HonestClient, MaliciousClient
 from clients.memory import ATTACK_MEMORY
 
 from ..config import SomeConfig, build, one_line, restored
-from ..data.base import Data, Source
+from ..data.base import Choice, Data
 from ..data.partition import Partition, build_partition, older_names, pool
+from ..data.python import build_source, choice_node
 from ..errors import UserError
 from ..schema import Config
 from .attackers import build_attack, describe, in_full
@@ -52,7 +53,7 @@ class Federation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.source: Source = build("dataset", config.dataset, Source)
+        self.source = build_source("dataset", config.dataset)
         self.partition: Partition = build_partition(config.partition, config.dataset)
         self.classes = self.source.class_names
         self.attack: Attack = build_attack(config.attack, self.classes)
@@ -219,12 +220,13 @@ class Federation:
         UserError
             If a class has fewer test samples than asked.
         """
-        return self.data.test[self.source.test_rows(self.config.seed)]
+        return self.data.test[self.source.draw_test(self.config.seed)]
 
 
 def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
     """Decide once where the data comes from, so that no worker process looks for it again."""
-    config.dataset = config.dataset | build("dataset", config.dataset, kind).settle()
+    choice: Choice = build("dataset", choice_node(config.dataset), kind)
+    config.dataset = config.dataset | choice.settle()
     return config
 
 
@@ -254,7 +256,8 @@ def node_data(context: Context, dataset: dict[str, Any]) -> str:
 def _settled(run: int, text: str) -> str:  # noqa: ARG001
     """Settle once a run and process, which may play a thousand nodes."""
     dataset, keys = json.loads(text)
-    return json.dumps(keys | build("dataset", dataset | keys).settle())
+    choice: Choice = build("dataset", choice_node(dataset | keys), Choice)
+    return json.dumps(keys | choice.settle())
 
 
 def partition_id(context: Context, count: int) -> int:

@@ -55,7 +55,7 @@ class Auto(Partition):
     def chosen(self) -> Partition:
         """Return the partition itself."""
         kind = SCHEMES[self.scheme]
-        settings = {part.name: getattr(self, part.name, None) for part in fields(kind)}
+        settings: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(kind)}
         if kind is PerClass:
             settings["max_samples"] = None
         return kind(**settings)
@@ -99,7 +99,7 @@ def older_names(node: Mapping[str, Any], dataset: Mapping[str, Any]) -> Iterator
     except UserError as error:
         text = str(error)
         for old, new in OLDER.items():
-            if old in dataset and new in node and dataset[old] == node[new]:
+            if old in dataset and new in node and str(dataset[old]) == str(node[new]):
                 text = re.sub(rf"\bpartition\.{new}\b", f"dataset.{old}", text)
         raise UserError(text) from error
 
@@ -116,7 +116,7 @@ def _check_one_of_each(node: Mapping[str, Any], built: Partition, dataset: Any) 
                     f"dataset.partition={dataset[old]}, partition={built.name}: "
                     "both choose; allowed is one of them"
                 )
-        elif new in node and node[new] != dataset[old]:
+        elif new in node and str(dataset[old]) != str(node[new]):
             raise UserError(
                 f"dataset.{old}={dataset[old]}, partition.{new}={node[new]}: two values for one "
                 "setting; allowed is one of them"

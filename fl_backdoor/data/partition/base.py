@@ -107,8 +107,8 @@ def topped_up(shares: list[Indices], least: int, rng: np.random.Generator) -> li
             f"partition.min_samples={least}: {len(shares)} clients share {sizes.sum()} samples, "
             f"allowed is 1 to {sizes.sum() // len(shares)}"
         )
-    held = {}
-    for client in np.flatnonzero(sizes < least):
+    held: dict[int, list[int]] = {}
+    for client in np.flatnonzero(sizes < least).tolist():
         held[client] = list(shares[client])
         while sizes[client] < least:
             giver = int(sizes.argmax())
