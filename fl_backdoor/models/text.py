@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from strategies.vertical.top_models import check_nodes
 
-PADDING = 0
-"""The token that fills up short texts, and says nothing."""
+from ..data.text import PADDING
 
 
 class TextClassifier(nn.Module):
