@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from strategies.replies import metrics_of
 
 from ..config import one_line
 from ..data.base import Source
+from ..data.partition import class_counts
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
 from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
@@ -69,6 +71,15 @@ class Horizontal:
             f"{crowd}, {who}; {self.federation.describe_attack()}; "
             f"strategy {class_name(config.strategy)}; {counted(config.num_rounds, 'round')}"
         )
+
+    def draw(self, path: Path) -> None:
+        """Draw who holds how many rows of each class."""
+        from ..measure.shares import draw_shares
+
+        federation = self.federation
+        labels, classes = federation.data.train.labels.numpy(), federation.classes
+        counts = class_counts(labels, federation.partitions, len(classes))
+        draw_shares(counts, classes, path / "partition.png")
 
     def check(self) -> None:
         """Build every attacker once, and draw the test set."""
@@ -243,6 +254,7 @@ class Rounds:
             "attackers_mean": sum(len(row["attackers"]) for row in rows) / len(rows),
             "strategy": config.strategy,
             "attack": config.attack,
+            "model": config.model,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
         }

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clients import Goal
+from clients.training import logits
 
 from .metrics import Answers, part, predict
 
@@ -49,7 +50,7 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
     """Return the outputs of a model, on the CPU."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        parts = [model(part.to(device)).cpu() for part in torch.split(inputs, 250)]
+        parts = [logits(model(part.to(device))).cpu() for part in torch.split(inputs, 250)]
     return torch.cat(parts) if parts else torch.empty(0, 1)
 
 
