@@ -4,7 +4,7 @@ Each works alone in any Flower ``ClientApp``. This folder needs flwr, numpy and 
 and can be copied into an existing Flower app as it is, under any name.
 """
 
-from .attacker import Attack, Goal, Seat, View
+from .attacker import Attack, Colluding, Goal, Seat, View
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
 from .attacks.model_replacement import ModelReplacement
@@ -19,6 +19,7 @@ __all__ = [
     "Backdoor",
     "BackdoorClient",
     "Colluders",
+    "Colluding",
     "Goal",
     "HonestClient",
     "LabelFlipping",

@@ -124,6 +124,10 @@ class Federation:
             raise UserError(
                 f"training.device={device}: allowed is what torch finds here ({one_line(error)})"
             ) from error
+        if self.attackers:
+            with self._named():
+                for layer in self.attack.layers():
+                    layer.check(self.config.num_clients, len(self.attackers))
         for client in {0, *self.attackers}:
             try:
                 self.client(client)
