@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from clients import Colluders
+from clients.attacker import knowledge
 from strategies import Robust, Round
 from strategies.replies import metrics_of
 
@@ -209,10 +210,13 @@ class Rounds:
         config = self.config
         if all(len(row["invalid"]) + len(row["failed"]) >= config.num_clients for row in rows):
             raise UserError("no reply of any round was valid: there is no result")
+        attack = self.federation.attack
+        knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
             "strategy": config.strategy,
             "attack": config.attack,
+            **knows,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
         }
