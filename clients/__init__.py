@@ -5,6 +5,7 @@ and can be copied into an existing Flower app as it is, under any name.
 """
 
 from .attacker import Attack, Colluding, Goal, Seat, View
+from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
 from .attacks.model_replacement import ModelReplacement
@@ -15,6 +16,7 @@ from .malicious import MaliciousClient
 from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_mod
 
 __all__ = [
+    "ALIE",
     "Attack",
     "Backdoor",
     "BackdoorClient",
