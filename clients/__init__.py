@@ -7,6 +7,7 @@ and can be copied into an existing Flower app as it is, under any name.
 from .attacker import Attack, Colluding, Goal, Seat, View
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
+from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
 from .attacks.model_replacement import ModelReplacement
 from .attacks.norm_projection import NormProjection
@@ -17,6 +18,7 @@ from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_
 
 __all__ = [
     "ALIE",
+    "IPM",
     "Attack",
     "Backdoor",
     "BackdoorClient",
