@@ -9,6 +9,8 @@ from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
+from .attacks.min_max import MinMax
+from .attacks.min_sum import MinSum
 from .attacks.model_replacement import ModelReplacement
 from .attacks.norm_projection import NormProjection
 from .collusion import Colluders
@@ -29,6 +31,8 @@ __all__ = [
     "LabelFlipping",
     "LabelFlippingClient",
     "MaliciousClient",
+    "MinMax",
+    "MinSum",
     "ModelReplacement",
     "NormProjection",
     "Seat",
