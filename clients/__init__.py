@@ -9,6 +9,7 @@ from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
+from .attacks.mimic import Mimic
 from .attacks.min_max import MinMax
 from .attacks.min_sum import MinSum
 from .attacks.model_replacement import ModelReplacement
@@ -31,6 +32,7 @@ __all__ = [
     "LabelFlipping",
     "LabelFlippingClient",
     "MaliciousClient",
+    "Mimic",
     "MinMax",
     "MinSum",
     "ModelReplacement",
