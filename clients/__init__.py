@@ -7,6 +7,7 @@ and can be copied into an existing Flower app as it is, under any name.
 from .attacker import Attack, Colluding, Goal, Seat, View
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
+from .attacks.gaussian import Gaussian
 from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
 from .attacks.mimic import Mimic
@@ -14,6 +15,7 @@ from .attacks.min_max import MinMax
 from .attacks.min_sum import MinSum
 from .attacks.model_replacement import ModelReplacement
 from .attacks.norm_projection import NormProjection
+from .attacks.sign_flip import SignFlip
 from .collusion import Colluders
 from .honest import HonestClient
 from .malicious import MaliciousClient
@@ -27,6 +29,7 @@ __all__ = [
     "BackdoorClient",
     "Colluders",
     "Colluding",
+    "Gaussian",
     "Goal",
     "HonestClient",
     "LabelFlipping",
@@ -38,6 +41,7 @@ __all__ = [
     "ModelReplacement",
     "NormProjection",
     "Seat",
+    "SignFlip",
     "View",
     "attack_mod",
     "malicious",
