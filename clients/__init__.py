@@ -15,6 +15,7 @@ from .attacks.min_max import MinMax
 from .attacks.min_sum import MinSum
 from .attacks.model_replacement import ModelReplacement
 from .attacks.norm_projection import NormProjection
+from .attacks.pgd import PGD
 from .attacks.sign_flip import SignFlip
 from .collusion import Colluders
 from .honest import HonestClient
@@ -24,6 +25,7 @@ from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_
 __all__ = [
     "ALIE",
     "IPM",
+    "PGD",
     "Attack",
     "Backdoor",
     "BackdoorClient",
