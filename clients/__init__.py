@@ -14,6 +14,7 @@ from .attacks.mimic import Mimic
 from .attacks.min_max import MinMax
 from .attacks.min_sum import MinSum
 from .attacks.model_replacement import ModelReplacement
+from .attacks.neurotoxin import Neurotoxin
 from .attacks.norm_projection import NormProjection
 from .attacks.pgd import PGD
 from .attacks.sign_flip import SignFlip
@@ -41,6 +42,7 @@ __all__ = [
     "MinMax",
     "MinSum",
     "ModelReplacement",
+    "Neurotoxin",
     "NormProjection",
     "Seat",
     "SignFlip",
