@@ -5,6 +5,7 @@ and can be copied into an existing Flower app as it is, under any name.
 """
 
 from .attacker import Attack, Colluding, Goal, Seat, View
+from .attacks.a3fl import A3FL
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.gaussian import Gaussian
@@ -24,6 +25,7 @@ from .malicious import MaliciousClient
 from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_mod
 
 __all__ = [
+    "A3FL",
     "ALIE",
     "IPM",
     "PGD",
