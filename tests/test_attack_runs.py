@@ -1,0 +1,82 @@
+"""Every attack of the field in a tiny run: it changes the model, and the run says what it knows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from fl_backdoor.errors import UserError
+
+from .test_experiment import run, tiny
+
+COLLUDING = ["alie", "ipm", "mimic", "min_max", "min_sum"]
+UNTARGETED = [*COLLUDING, "gaussian", "sign_flip"]
+TARGETED = ["a3fl", "neurotoxin", "pgd"]
+FEW = ["num_rounds=2", "dataset.samples_per_class=10"]
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("honest")
+    run(path, "attack=none", *FEW)
+    return path
+
+
+@pytest.mark.parametrize("name", [*UNTARGETED, *TARGETED])
+def test_a_run_with_it_is_another_than_the_honest_one(
+    name: str, honest: Path, tmp_path: Path
+) -> None:
+    summary, screen = run(tmp_path, f"attack={name}", *FEW)
+    models = [load_file(path / "model.safetensors") for path in (honest, tmp_path)]
+    assert any((models[0][key] != models[1][key]).any() for key in models[0])
+    assert all(tensor.isfinite().all() for tensor in models[1].values())
+    assert (summary["attack_success_rate"] is None) == (name in UNTARGETED)
+    said = {"all": "knowing all updates", "attackers": "knowing the attackers' updates"}
+    if name in COLLUDING:
+        assert f"colluding, {said[summary['knowledge']]}" in screen
+        assert summary["knowledge"] == ("all" if name == "mimic" else "attackers")
+    else:
+        assert "knowledge" not in summary
+        assert "colluding" not in screen
+
+
+@pytest.mark.parametrize("name", [name for name in COLLUDING if name != "mimic"])
+def test_knowing_all_is_another_attack(name: str, tmp_path: Path) -> None:
+    results = []
+    for knowledge in ("attackers", "all"):
+        path = tmp_path / knowledge
+        run(path, f"attack={name}", f"attack.knowledge={knowledge}", "num_rounds=1", *FEW[1:])
+        results.append((path / "model.safetensors").read_bytes())
+    assert results[0] != results[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["attack=alie", "attack.num_attackers=2"],
+         "attack.num_attackers=2: allowed are 3 to 5 of 10 clients, for which z_max > 0, or any "
+         "with a z"),
+        (["attack=min_max", "attack.num_attackers=1"],
+         "attack.num_attackers=1: allowed is 2 or more; attackers who know nobody else's updates "
+         "compare their own"),
+        (["attack=ipm", "attack.knowledge=own"],
+         "attack.knowledge=own: allowed are attackers, all"),
+        (["attack=a3fl", "attack.corner=[25,0]"],
+         "attack.corner=[25, 0]: allowed are [0, 0] to [23, 23] for attack.size=5"),
+    ],
+)  # fmt: skip
+def test_what_it_cannot_act_on_is_refused_before_training(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as error:
+        run(tmp_path, *overrides, *FEW)
+    assert str(error.value) == message
+    assert not list(tmp_path.glob("metrics*"))
+
+
+def test_nobody_who_attacks_needs_no_number(tmp_path: Path) -> None:
+    overrides: list[Any] = ["attack=alie", "attack.num_attackers=0"]
+    assert tiny(*overrides).attack["num_attackers"] == 0
+    summary, _ = run(tmp_path, *overrides, "num_rounds=1", *FEW[1:])
+    assert summary["attackers"] == []
