@@ -101,7 +101,7 @@ class Villain(PartyAttack):
         self.memory["epochs"] = self.kept("epochs") + 1
         hidden = self.seat.model.eval()(self.seat.features["train"]).detach()
         self.memory["embedding"] = hidden[self.target_rows[0]]
-        if self.memory["epochs"] >= self.honest_epochs + self.swap_epochs:
+        if self.memory["epochs"] == self.honest_epochs + self.swap_epochs:
             spread = hidden.std(dim=0)
             chosen = spread.argsort(descending=True)[: self.elements]
             signs = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(len(chosen))[: len(chosen)]
