@@ -1,12 +1,13 @@
 """Time the maximum clique on graphs easy and hard.
 
-Run ``python -m benchmarks.clique [WORD [SIZE]]`` for the families whose names hold the word, on
-1000 vertices or as many as asked. A majority is sought in each. The times are of one run each, for
-reading, not for comparing closely.
+A majority is sought in each. The times are of one run each, for reading, not for comparing closely.
+
+    python -m benchmarks.clique [--only WORD] [--size 1000]
 """
 
+import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from time import perf_counter
@@ -119,13 +120,16 @@ def families(n: int) -> Iterator[tuple[str, Callable[[], Graph]]]:
         )
 
 
-def main(word: str = "", size: str = "1000") -> list[tuple[str, Graph, Clique | None]]:
+def main(arguments: Sequence[str]) -> list[tuple[str, Graph, Clique | None]]:
     """Print a line for each family; return its name, its graph and what was found in it."""
-    n = int(size)
-    results = []
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="families whose names hold this word")
+    parser.add_argument("--size", type=int, default=1000, help="vertices")
+    options = parser.parse_args(arguments)
+    n, results = options.size, []
     print(f"{'family':50}{'clique':>7}{'proven':>8}{'ms':>7}")
     for name, build in families(n):
-        if word in name:
+        if options.only in name:
             adjacency = build()
             start = perf_counter()
             clique = maximum_clique(adjacency, at_least=n // 2 + 1)
@@ -138,4 +142,4 @@ def main(word: str = "", size: str = "1000") -> list[tuple[str, Graph, Clique | 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -1,6 +1,10 @@
 """Time, peak memory and error of `PairwiseDistances` beside one float32 product of its size.
 
 Target at n = 1000, d = 1 078 530: at most 2 products of time, and 1.5 matrices of peak memory.
+``measure.distances=auto`` measures where n n d is at most `NEAR`: the last line says what its
+largest case costs, in plain means of the same models in memory.
+
+    python -m benchmarks.distances [-n 1000] [-d 1078530] [--threshold 0.5]
 """
 
 import argparse
@@ -8,13 +12,16 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_backdoor.measure.replies import NEAR
 from strategies.graph.distances import PairwiseDistances, distance
+
+from . import seconds
 
 PAIRS = 30
 """Pairs of each kind that are compared with their float64 differences."""
@@ -50,12 +57,6 @@ def add_sybils(models: NDArray[np.float32]) -> int:
         row *= np.float32(1e-6)
         row += models[0]
     return sybils
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def measure(models: NDArray[np.float32], threshold: float, product: float, first: int) -> Result:
@@ -94,6 +95,9 @@ def main(arguments: Sequence[str]) -> dict[str, Result]:
     half = statistics.median(seconds(lambda: models @ models.T) for _ in range(3))
     print(f"float32 product {product:.2f} s; of a matrix with itself {half:.2f} s")
     results = {"ordinary updates": measure(models, options.threshold, product, len(models))}
+    few = max(2, min(options.n, int((NEAR / options.d) ** 0.5)))
+    mean = statistics.median(seconds(lambda: models[:few].mean(axis=0)) for _ in range(3))
+    limit = measure(models[:few], options.threshold, mean, few)
     sybils = add_sybils(models)
     results[f"{sybils} sybils"] = measure(models, options.threshold, product, sybils)
     for name, result in results.items():
@@ -102,6 +106,7 @@ def main(arguments: Sequence[str]) -> dict[str, Result]:
             f"({result.seconds / half:.2f} symmetric ones); peak {result.matrices:.3f} matrices; "
             f"largest relative error {result.error:.0e}"
         )
+    print(f"auto's largest: {few} clients, {limit.products:.1f} times their mean in memory")
     return results
 
 

@@ -10,8 +10,10 @@ test set. The bare loop knows nothing of Flower, strategies, metrics or files.
 import argparse
 import math
 import multiprocessing
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,10 +35,11 @@ from fl_backdoor.schema import Config
 State = dict[str, Tensor]
 
 
-def configure(rounds: int, workers: int) -> Config:
+def configure(rounds: int, workers: int, *more: str) -> Config:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        overrides = [f"num_rounds={rounds}", f"engine.num_workers={workers}", "floor=false"]
+        overrides = [f"num_rounds={rounds}", f"engine.num_workers={workers}", "floor=false", *more]
         config = load(compose("config", ["+experiment=fedavg_goal1", *overrides]))
+        assert isinstance(config, Config)
         return settle_data(config, Source)
 
 
@@ -60,10 +63,10 @@ def train(task: tuple[int, int, State]) -> State:
     model.train()
     rate = training.learning_rate * math.exp(-training.decay * number)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, weight_decay=training.weight_decay)
-    for batch in torch.randperm(len(labels)).split(training.batch_size):
+    for batch in torch.split(torch.randperm(len(labels)), training.batch_size):
         loss = functional.cross_entropy(model(images[batch]), labels[batch])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -86,15 +89,17 @@ def bare_loop(config: Config, workers: int) -> tuple[float, int]:
             model.load_state_dict(state)
             model.eval()
             with torch.inference_mode():
-                torch.cat([model(part) for part in images.split(250)]).argmax(dim=1).eq(labels)
+                torch.cat([model(part) for part in torch.split(images, 250)]).argmax(dim=1).eq(
+                    labels
+                )
         return time.perf_counter() - started, steps
 
 
 class Stopwatch(Display):
     """Times from the first round's start to the last round's end, files included."""
 
-    def begin(self, name: str, num_rounds: int, rows: list[Row]) -> None:
-        super().begin(name, num_rounds, rows)
+    def begin(self, name: str, unit: str, total: int, rows: list[Row]) -> None:
+        super().begin(name, unit, total, rows)
         self.seconds = -time.perf_counter()
 
     def end(self) -> None:
@@ -111,25 +116,28 @@ def suite(config: Config) -> tuple[float, float]:
         return stopwatch.seconds, time.perf_counter() - started - stopwatch.seconds
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> float:
+    """Print and return the median ratio of steps per second, suite / bare loop."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the configuration")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    torch.multiprocessing.set_sharing_strategy("file_system")
-    config = configure(options.rounds, options.workers)
+    torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
+    config = configure(options.rounds, options.workers, *options.overrides)
     ratios, around = [], []
     for _ in range(options.repeats):
         bare, steps = bare_loop(config, options.workers)
         ours, rest = suite(config)
         ratios.append(bare / ours)
         around.append(rest)
-        print(f"{steps} steps: bare {bare:.1f} s, suite {ours:.1f} s, ratio {ratios[-1]:.3f}")
-    print(f"steps per second, suite / bare loop: median {median(ratios):.3f}")
+        print(f"{steps} steps: suite / bare loop, steps per second: {ratios[-1]:.3f}")
+    print(f"median {median(ratios):.3f}")
     print(f"start-up and reports around the rounds: median {median(around):.1f} s")
+    return median(ratios)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -9,7 +9,6 @@ else. The strategies screen, read, measure the updates' norms, aggregate and mak
 import argparse
 import logging
 import sys
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -34,6 +33,8 @@ from strategies import (
     TrimmedMean,
 )
 
+from . import seconds
+
 
 def replies(initial: ArrayRecord, clients: int) -> list[Message]:
     """Build replies as far from one another as trained models are: about 0.2, attackers 0.6."""
@@ -50,13 +51,14 @@ def replies(initial: ArrayRecord, clients: int) -> list[Message]:
         metrics = MetricRecord({"num-examples": 500, "train-loss": 0.1})
         metadata = Metadata(1, "", node, 0, "", "", 1.0, 10.0, "train")
         content = RecordDict({"arrays": arrays, "metrics": metrics})
-        messages.append(Message(content=content, metadata=metadata))
+        reply: Message = Message(content=content, metadata=metadata)  # type: ignore[call-overload]
+        messages.append(reply)
     return messages
 
 
 def read(messages: list[Message]) -> NDArray[np.float32]:
     """Read and stack the models as anybody would."""
-    records = [message.content["arrays"] for message in messages]
+    records = [message.content.array_records["arrays"] for message in messages]
     return np.stack([np.concatenate([a.numpy().ravel() for a in r.values()]) for r in records])
 
 
@@ -74,12 +76,6 @@ def one_round(
     grid = LocalGrid(ClientApp(), len(messages))
     list(strategy.configure_train(1, initial, ConfigRecord(), grid))
     return lambda: strategy.aggregate_train(1, messages)
-
-
-def seconds(what: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    what()
-    return time.perf_counter() - started
 
 
 def main(arguments: Sequence[str]) -> dict[str, float]:

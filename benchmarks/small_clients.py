@@ -26,6 +26,8 @@ from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.federation.grids import PromptGrid
 from strategies import FedAvg
 
+from . import seconds
+
 ROWS, BATCH, RATE = 20, 10, 0.08
 
 
@@ -60,7 +62,7 @@ def bare_loop(clients: int, rounds: int) -> Callable[[], object]:
 def trained(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, weight_decay=0.01)
     model.train()
-    for batch in torch.randperm(len(labels)).split(BATCH):
+    for batch in torch.split(torch.randperm(len(labels)), BATCH):
         loss = functional.cross_entropy(model(inputs[batch]), labels[batch])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -92,7 +94,7 @@ def plain_app() -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         torch.set_num_threads(1)
         model = network()
-        model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+        model.load_state_dict(message.content.array_records["arrays"].to_torch_state_dict())
         inputs, labels = samples(int(context.node_config["partition-id"]))
         arrays = ArrayRecord(trained(model, inputs, labels))
         metrics = MetricRecord({"num-examples": ROWS})
@@ -135,12 +137,6 @@ def on_ray(app: ClientApp, clients: int, rounds: int, *, ours: bool) -> float:
     return taken[0]
 
 
-def seconds(what: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    what()
-    return time.perf_counter() - started
-
-
 def main(arguments: Sequence[str]) -> dict[str, float]:
     """Print and return the median ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -162,8 +158,8 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
             plain = on_ray(plain_app(), options.clients, options.rounds, ours=False)
             ratios["ray"].append(ours / plain)
     medians = {name: median(values) for name, values in ratios.items() if values}
-    print(f"{options.clients} clients of {ROWS} rows, one process / bare loop: ", end="")
-    print(f"{medians['local']:.2f}")
+    print(f"{options.clients} clients of {ROWS} rows, medians of {options.repeats}")
+    print(f"one process / bare loop: {medians['local']:.2f}")
     if options.ray:
         print(f"on Ray, the suite / a plain Flower app: {medians['ray']:.2f}")
     return medians

@@ -1,7 +1,8 @@
 """What must be there before anything runs: help, and a run of one tiny round.
 
 Help is measured against the import of hydra and rich, which nothing with this command line can do
-without; the tiny run against the import of torch and Flower, without which nothing trains.
+without; the tiny run against the import of torch and Flower, without which nothing trains; so is
+a later job of a sweep, from its start to its end: what each of two more adds to the first.
 
     python -m benchmarks.startup [--repeats 5]
 """
@@ -24,15 +25,23 @@ COMMANDS = {
     "help": ["-m", "fl_backdoor.simulate", "--help"],
     "import torch, flwr": ["-c", "import torch, flwr.serverapp, flwr.clientapp"],
     "tiny run": ["-m", "fl_backdoor.simulate", *TINY.split()],
+    "sweep of three": ["-m", "fl_backdoor.simulate", "-m", *TINY.split(), "seed=1,2,3"],
+}
+AGAINST = {
+    "help": "import hydra, rich",
+    "tiny run": "import torch, flwr",
+    "later job": "import torch, flwr",
 }
 
 
-def seconds(arguments: Sequence[str]) -> float:
+def process(arguments: Sequence[str]) -> float:
     """Return the seconds of a Python process; its files go to a folder that is removed."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [f"hydra.run.dir={folder}/run"] if "fl_backdoor.simulate" in arguments else []
+        ours = "fl_backdoor.simulate" in arguments
+        places = [f"hydra.{kind}.dir={folder}/{kind}" for kind in ("run", "sweep") if ours]
+        command = [sys.executable, *arguments, *places]
         started = time.perf_counter()
-        subprocess.run([sys.executable, *arguments, *runs], check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True)
         return time.perf_counter() - started
 
 
@@ -44,9 +53,11 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(options.repeats):
         for name, command in COMMANDS.items():
-            taken[name].append(seconds(command))
+            taken[name].append(process(command))
+    three, one = taken.pop("sweep of three"), taken["tiny run"]
+    taken["later job"] = [(a - b) / 2 for a, b in zip(three, one, strict=True)]
     ratios = {}
-    for name, against in (("help", "import hydra, rich"), ("tiny run", "import torch, flwr")):
+    for name, against in AGAINST.items():
         pairs = zip(taken[name], taken[against], strict=True)
         ratios[name] = median(own / other for own, other in pairs)
         print(f"{name}: {ratios[name]:.2f} times `{against}`")

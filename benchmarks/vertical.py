@@ -10,8 +10,7 @@ import argparse
 import logging
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -28,6 +27,8 @@ from clients.vertical import PassiveParty, party_app
 from fl_backdoor.federation.engines import LocalGrid, wait_for_nodes
 from fl_backdoor.models.dense import DenseBottom
 from strategies.vertical import ActiveParty, SumTop, enrol
+
+from . import seconds
 
 FEATURES, CLASSES, BATCH, RATE = 392, 10, 64, 0.01
 
@@ -136,12 +137,6 @@ class Ratio:
         )
 
 
-def seconds(epoch: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    epoch()
-    return time.perf_counter() - started
-
-
 def local_against_bare(rows: int, repeats: int) -> tuple[list[Ratio], float]:
     """Return the ratios of an epoch in this process to the bare loops', and a row's seconds."""
     work = Work(rows)
@@ -218,12 +213,13 @@ def peak_memory() -> float:
     return int(done.stdout) * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> list[Ratio]:
+    """Print and return the ratios of an epoch in one process to the bare loops'."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--stock-batches", type=int, default=20)
     parser.add_argument("--rows", type=int, default=60_000)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     tenth = options.rows // 10 // BATCH * BATCH  # a power of two divides batches exactly alike
     few, small = local_against_bare(tenth, options.repeats)
@@ -233,7 +229,8 @@ def main() -> None:
     ratio = stock(options.stock_batches) / (whole * BATCH)
     print(f"a batch in Flower's stock simulation / local: {ratio:.0f}")
     print(f"NUS-WIDE's shape, 60,000 + 40,000 rows, an epoch: peak {peak_memory():.2f} GiB")
+    return few + many
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

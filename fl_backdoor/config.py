@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -28,7 +29,26 @@ def short(name: str) -> str:
     return f"{text[: LONGEST - 17].decode(errors='ignore')}-{digest}"
 
 
+def asked(_root_: Any) -> int:
+    """Return how many clients a round asks: the cohort's, or everybody."""
+    size, everybody = _root_.cohort.clients_per_round, _root_.num_clients
+    return int(everybody if size is None else size)
+
+
+def expected_attackers(num_clients: int, attackers: int, size: int) -> int:
+    """Return how many attackers a round has on average, rounded up: P m / N."""
+    return math.ceil(attackers * size / num_clients)
+
+
+def attackers(_root_: Any) -> int:
+    """Return how many attackers an operator may expect in a round."""
+    count = int(_root_.attack.get("num_attackers") or 0)
+    return expected_attackers(int(_root_.num_clients), count, asked(_root_))
+
+
 OmegaConf.register_new_resolver("short", short, replace=True)
+OmegaConf.register_new_resolver("asked", asked, replace=True)
+OmegaConf.register_new_resolver("attackers", attackers, replace=True)
 
 
 SomeConfig = TypeVar("SomeConfig", bound=CommonConfig)

@@ -136,6 +136,7 @@ class Config(CommonConfig):
     num_rounds: int = bounded(least=1)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    cohort: Any = MISSING
     strategy: Any = MISSING
     model: Any = MISSING
 

@@ -153,10 +153,8 @@ def screen(
     return Screening(tuple(valid), invalid, tuple(missing), said)
 
 
-def screen_metrics(
-    replies: Iterable[Message], weighted_by_key: str
-) -> tuple[list[Message], dict[int, str]]:
-    """Separate the evaluation replies that can be averaged from those that cannot."""
+def screen_metrics(replies: Iterable[Message], weighted_by_key: str) -> list[Message]:
+    """Return the evaluation replies that can be averaged, and name the others in the log."""
     passed: list[tuple[Message, object]] = []
     invalid: dict[int, str] = {}
     for reply in replies:
@@ -174,7 +172,7 @@ def screen_metrics(
     valid.sort(key=lambda reply: repr(sorted(metrics_of(reply, weighted_by_key)[1].items())))
     for node, reason in invalid.items():
         log(WARNING, "Dropped the evaluation of node %d: %s", node, reason)
-    return valid, invalid
+    return valid
 
 
 def is_from_grid(reply: Message) -> bool:
@@ -211,10 +209,13 @@ def _read(
     if len(records) != 1 and not (more_records and records):
         raise InvalidReplyError(f"{len(records)} ArrayRecords instead of 1")
     values = {name: _decoded(record, sent or {}) for name, record in records.items()}
-    structures = {name: structure_of(arrays) for name, arrays in values.items()}
-    fitting = [name for name in values if not complaint(structures[name], sent)]
-    model = min(fitting or values, key=lambda name: (name != preferred, name))
-    others = tuple(sorted((name, structures[name]) for name in values if name != model))
+    model = next(iter(values))
+    others: tuple[object, ...] = ()
+    if len(values) > 1:
+        structures = {name: structure_of(arrays) for name, arrays in values.items()}
+        fitting = [name for name in values if not complaint(structures[name], sent)]
+        model = min(fitting or values, key=lambda name: (name != preferred, name))
+        others = tuple(sorted((name, structures[name]) for name in values if name != model))
     found = values[model]
     # In the order of the model that was sent, not in the client's.
     order = [*sorted(found.keys() - (sent or {}).keys()), *(n for n in sent or () if n in found)]

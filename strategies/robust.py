@@ -163,10 +163,8 @@ class Robust(StandIn):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Average the metrics of the valid replies as the innermost strategy does."""
-        valid, _ = screen_metrics(replies, self.weighted_by_key)
-        metrics: MetricRecord | None = self._flowers(
-            "aggregate_evaluate", server_round, [self.voting(reply) for reply in valid]
-        )
+        votes = [self.voting(reply) for reply in screen_metrics(replies, self.weighted_by_key)]
+        metrics: MetricRecord | None = self._flowers("aggregate_evaluate", server_round, votes)
         return metrics
 
     def aggregate_train(
@@ -274,12 +272,13 @@ class Robust(StandIn):
 
     def _read(self, number: int, valid: tuple[Reply, ...], asked: int) -> Round:
         """Lay the models into one matrix, and say whose they are."""
-        key = self.weighted_by_key
-        examples = [float(str(metrics_of(r.message, key)[1][key])) for r in valid]
+        key, votes = self.weighted_by_key, np.ones(len(valid))
+        if self.weighted:
+            votes[:] = [float(str(metrics_of(r.message, key)[1][key])) for r in valid]
         round = Round(
             number=number,
             replies=valid,
-            votes=np.array(examples if self.weighted else [1.0] * len(valid)),
+            votes=votes,
             clients=tuple(self.client_of(reply.node) for reply in valid),
             asked=asked,
             sent=self._sent or ArrayRecord(),

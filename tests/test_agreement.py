@@ -81,7 +81,7 @@ def example(n, attackers=3, silent=()):
     matrix = distances.matrix
     matrix[list(silent)] = matrix[:, list(silent)] = np.nan
     kept = [c for c in range(attackers, n) if c % 10 != 9 and c not in silent]
-    return agreement(matrix, 0.55, kept, range(attackers)), kept
+    return agreement(matrix, 0.55, range(n), kept, range(attackers)), kept
 
 
 def test_nodes_say_who_was_kept_and_who_attacks():

@@ -277,6 +277,7 @@ def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:
         return ("bundled", None) if root is None else ("idx", root)
 
     monkeypatch.setattr(mnist, "resolve_source", resolve)
+    module._settled.cache_clear()
     overrides = [*SNIPER, "dataset.source=auto"]
     client_app = make_client_app(config_of(overrides))
     node = Context(1, 1, {"partition-id": 3}, RecordDict(), {})
@@ -284,6 +285,7 @@ def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:
     for _ in range(2):
         assert client_app(query, node).content["enrolment"]["partition-id"] == 3  # type: ignore[index]
         module._federation.cache_clear()
+        module._settled.cache_clear()
     assert asked == [("auto", None)]
     node = Context(1, 2, {"partition-id": 4, "data-root": "/nowhere"}, RecordDict(), {})
     with pytest.raises(UserError, match=r"^dataset\.root=/nowhere: "):

@@ -25,7 +25,8 @@ from clients import (
 from clients.attacker import Update, knowledge
 from clients.memory import give_attack_memory, take_attack_memory
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attackers import Roster, build_attack, build_roster, describe, in_full
+from fl_backdoor.federation.attackers import build_attack, describe, in_full
+from fl_backdoor.federation.roster import Roster, build_roster
 
 from .test_experiment import tiny
 
@@ -103,7 +104,11 @@ def test_every_client_can_be_drawn() -> None:
             "attack.num_attackers=-1: allowed are 0 to 3 of 10 clients "
             "(attack.allow_over_third=False)",
         ),
-        ({"roster": "last"}, 10, "attack.roster=last: allowed are first, random"),
+        (
+            {"roster": "last"},
+            10,
+            "attack.roster=last: allowed are first, random, or a list of clients",
+        ),
     ],
 )
 def test_bad_rosters_are_named_in_one_line(options: Any, clients: int, message: str) -> None:

@@ -1,12 +1,13 @@
 """Every benchmark at its smallest size: it runs, and what it claims besides time holds."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import rules, small_clients, startup, vertical
+from benchmarks import rounds, rules, small_clients, startup, vertical, write
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,12 +32,40 @@ def test_split_learning_ends_at_the_weights_of_the_bare_loop() -> None:
 
 @pytest.mark.slow
 def test_startup_runs_all_its_commands() -> None:
-    assert startup.main(["--repeats", "1"]).keys() == {"help", "tiny run"}
+    assert startup.main(["--repeats", "1"]).keys() == {"help", "tiny run", "later job"}
 
 
-def test_the_docs_name_every_benchmark() -> None:
-    text = (ROOT / "docs" / "benchmarks.md").read_text()
-    for path in (ROOT / "benchmarks").glob("*.py"):
-        module = import_module(f"benchmarks.{path.stem}")
-        if hasattr(module, "main") and path.stem != "same_bits_driver":
+def test_rounds_makes_the_steps_of_the_bare_loop() -> None:
+    small = ["model.channels=[2]", "dataset.samples_per_class=10", "dataset.source=bundled"]
+    one = ["engine=local", "engine.num_workers=1", "dataset.test_samples_per_class=10"]
+    assert rounds.main(["--rounds", "1", "--workers", "1", "--repeats", "1", *small, *one]) > 0
+
+
+@pytest.mark.parametrize("name", ["clique", "rules", "small_clients"])
+def test_what_a_benchmark_prints_is_written_under_its_command(name: str, tmp_path: Path) -> None:
+    least = {
+        "clique": ["--size", "30"],
+        "rules": ["--clients", "7", "--repeats", "1", "--channels", "2,2"],
+        "small_clients": ["--clients", "3", "--rounds", "1", "--repeats", "1"],
+    }[name]
+    page = tmp_path / "page.md"
+    page.write_text(write.PAGE.read_text())
+    write.main([name, *least], page)
+    stored = write.block(name, write.PAGE.read_text())[0].splitlines()
+    printed = write.block(name, page.read_text())[0].splitlines()
+    assert printed[1] == " ".join([f"$ python -m benchmarks.{name}", *least])
+    # The page in the repository has the lines that are printed today, with other figures.
+    assert labels(printed) <= labels(stored)
+
+
+def labels(lines: list[str]) -> set[str]:
+    return {" ".join(re.sub(r"[\d.,]+|none|yes|no", "", line).split()) for line in lines[2:]}
+
+
+def test_the_docs_have_every_benchmark() -> None:
+    text = write.PAGE.read_text()
+    for path in (ROOT / "benchmarks").glob("[a-z]*.py"):
+        if path.stem not in ("same_bits_driver", "write") and hasattr(
+            import_module(f"benchmarks.{path.stem}"), "main"
+        ):
             assert f"python -m benchmarks.{path.stem}" in text, path.stem

@@ -17,7 +17,8 @@ from clients.vertical import PartyAttack
 from fl_backdoor.config import build, conf_directory, load, one_line
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attackers import build_attack, build_roster
+from fl_backdoor.federation.attackers import build_attack
+from fl_backdoor.federation.roster import build_roster
 from fl_backdoor.federation.vertical import VerticalFederation
 from fl_backdoor.federation.vertical_attacks import NoAttack, VerticalAttack
 from fl_backdoor.models.cao2019 import Cao2019CNN
@@ -279,5 +280,5 @@ def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) ->
 def test_conf_directory_holds_the_groups() -> None:
     groups = {path.name for path in conf_directory().iterdir() if path.is_dir()}
     common = {"protocol", "attack", "dataset", "engine", "experiment"}
-    assert groups == common | {"strategy", "model"} | {"bottom", "top", "defense"}
+    assert groups == common | {"strategy", "model", "cohort"} | {"bottom", "top", "defense"}
     assert (Path(conf_directory()) / "config.yaml").is_file()

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from clients import Attack, HonestClient, MaliciousClient, Seat
 from fl_backdoor.config import conf_directory
 from fl_backdoor.errors import UserError
-from fl_backdoor.federation.attackers import build_attack, build_roster
+from fl_backdoor.federation.attackers import build_attack
+from fl_backdoor.federation.roster import build_roster
 
 CLASSES = [str(digit) for digit in range(10)]
 

@@ -17,7 +17,7 @@ from fl_backdoor.config import conf_directory, load
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.loop.display import Display
-from fl_backdoor.measure.metrics import detection
+from fl_backdoor.measure.metrics import Selection, detection
 from fl_backdoor.schema import Config
 
 TINY = [
@@ -355,10 +355,9 @@ def test_a_round_without_a_valid_reply_counts_against_the_defense(
     summary, _ = run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK, *overrides)
     first, second = rows(tmp_path)
     assert (first["dropped"], first["invalid"]) == (None, list(range(10)))
-    left_out = [first["invalid"], second["dropped"]]
-    assert (summary["defense_precision"], summary["defense_recall"]) == detection(
-        left_out, [0, 1, 2]
-    )
+    keys = ("dropped", "invalid", "attackers", "cohort")
+    found = detection(Selection(*(row[key] for key in keys)) for row in (first, second))
+    assert (summary["defense_precision"], summary["defense_recall"]) == found[:2]
 
 
 @pytest.mark.parametrize("wanted", ["auto", "always", "never"])

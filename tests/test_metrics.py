@@ -23,6 +23,7 @@ from fl_backdoor.measure.metrics import (
     Answers,
     Distances,
     Replies,
+    Selection,
     defense_precision,
     defense_recall,
     detection,
@@ -218,20 +219,21 @@ def test_distance_statistics_golden() -> None:
 @pytest.mark.parametrize(
     ("dropped", "attackers", "expected"),
     [
-        ([[0, 1], [0, 5]], [0, 1, 2], (3 / 4, 3 / 6)),
-        ([[0, 1, 2]], [0, 1, 2], (1.0, 1.0)),
-        ([[3]], [0], (0.0, 0.0)),
-        ([[], []], [0, 1], (None, 0.0)),
-        ([[4], []], [], (0.0, None)),
-        ([[]], [], (None, None)),
-        ([], [0], (None, None)),
-        ([[0, 0, 1]], (0, 0), (1 / 2, 1.0)),  # a client is dropped once a round
+        ([[0, 1], [0, 5]], [0, 1, 2], (3 / 4, 3 / 6, 1 / 14)),
+        ([[0, 1, 2]], [0, 1, 2], (1.0, 1.0, 0.0)),
+        ([[3]], [0], (0.0, 0.0, 1 / 9)),
+        ([[], []], [0, 1], (None, 0.0, 0.0)),
+        ([[4], []], [], (0.0, None, 1 / 20)),
+        ([[]], [], (None, None, 0.0)),
+        ([], [0], (None, None, None)),
+        ([[*range(10)]], [*range(10)], (1.0, 1.0, None)),
     ],
 )
 def test_detection_golden(
-    dropped: list[list[int]], attackers: list[int], expected: tuple[float | None, float | None]
+    dropped: list[list[int]], attackers: list[int], expected: tuple[float | None, ...]
 ) -> None:
-    assert detection(dropped, attackers) == expected
+    cohort = list(range(10))
+    assert detection(Selection(d, [], attackers, cohort) for d in dropped) == expected
 
 
 def test_measures_are_declared_once_and_whole() -> None:
@@ -291,5 +293,5 @@ def labels(figure: Any) -> list[str]:
 def test_a_part_that_is_missing_makes_no_value() -> None:
     assert set(measured("epoch", {}).values()) == {None}
     assert "defense_precision" not in measured("round", {})
-    rows = [{"dropped": None, "invalid": [], "attackers": [0]}]
+    rows = [{"dropped": None, "invalid": [], "attackers": [0], "cohort": [0]}]
     assert defense_precision(rows, "") is defense_recall(rows, "") is None

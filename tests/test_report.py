@@ -71,7 +71,7 @@ def test_values_are_written_by_their_unit(value: object, unit: str, written: str
 def test_distances_are_drawn(kept: list[int] | None, tmp_path: Path) -> None:
     distances = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
     distances[0, :] = distances[:, 0] = np.nan  # a client that did not answer
-    draw_distances(distances, kept, [0], tmp_path / "distances.png")
+    draw_distances(distances, [0, 1, 2, 3], kept, [0], tmp_path / "distances.png")
     assert imread(tmp_path / "distances.png").std() > 0.1
     assert [path.name for path in tmp_path.iterdir()] == ["distances.png"]
 

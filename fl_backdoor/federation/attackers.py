@@ -1,4 +1,4 @@
-"""Who attacks, and what they do, built from a configuration.
+"""What attackers do, built from a configuration.
 
 An attack of one's own needs no line here: a class in ``clients/attacks`` and a yaml in
 ``conf/attack`` are enough.
@@ -7,10 +7,9 @@ An attack of one's own needs no line here: a class in ``clients/attacks`` and a 
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-import numpy as np
 from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +19,7 @@ from clients.attacker import knowledge
 
 from ..config import build, one_line
 from ..errors import UserError
+from .roster import ROSTER
 
 AROUND = ("replacement", "max_norm")
 """Keys that every attack takes: model replacement around it, and a projection around both."""
@@ -29,63 +29,6 @@ KNOWN = {"own": "their own updates", "attackers": "the attackers' updates", "all
 
 MAX_SHOWN = 20
 """Characters of a list's value that are shown as they are."""
-
-
-@dataclass(kw_only=True)
-class Roster:
-    """How many clients attack, and which.
-
-    Attributes
-    ----------
-    num_attackers : int
-        P.
-    roster : {"first", "random"}
-        Clients 0 to P-1, or a seeded draw.
-    allow_over_third : bool
-        Permit more attackers than the N/3 of Cao et al. 2019, section II.C.
-    """
-
-    num_attackers: int = 0
-    roster: str = "first"
-    allow_over_third: bool = False
-
-    def draw(self, num_clients: int, seed: int) -> tuple[int, ...]:
-        """Draw the clients that attack, ascending.
-
-        Raises
-        ------
-        UserError
-            If there are more attackers than allowed, or the way to draw them is unknown.
-        """
-        most = num_clients if self.allow_over_third else num_clients // 3
-        if not 0 <= self.num_attackers <= most:
-            raise UserError(
-                f"attack.num_attackers={self.num_attackers}: allowed are 0 to {most} of "
-                f"{num_clients} clients (attack.allow_over_third={self.allow_over_third})"
-            )
-        if self.roster == "first":
-            return tuple(range(self.num_attackers))
-        if self.roster == "random":
-            drawn = np.random.default_rng([seed, 1]).permutation(num_clients)
-            return tuple(sorted(drawn[: self.num_attackers].tolist()))
-        raise UserError(f"attack.roster={self.roster}: allowed are first, random")
-
-
-ROSTER = {field.name for field in fields(Roster)}
-
-
-def build_roster(node: Any) -> Roster:
-    """Build the roster that an attack's config node describes.
-
-    Raises
-    ------
-    UserError
-        If a value is of the wrong type.
-    """
-    given = {key: value for key, value in dict(node).items() if key in ROSTER}
-    target = f"{Roster.__module__}.{Roster.__qualname__}"
-    roster: Roster = build("attack", given | {"_target_": target}, Roster)
-    return roster
 
 
 def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Attack:

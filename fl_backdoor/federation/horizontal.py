@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
@@ -22,10 +22,12 @@ from ..config import SomeConfig, build, one_line, restored
 from ..data.base import Data, Source
 from ..errors import UserError
 from ..schema import Config
-from .attackers import build_attack, build_roster, describe, in_full
+from .attackers import build_attack, describe, in_full
+from .cohort import new_cohort
+from .roster import build_roster
 
 CLEAN_TWIN = "clean-twin"
-"""Key of a train config: the attackers of the roster train honestly."""
+"""Key of a train config: the attackers of the roster train honestly, be it in this round only."""
 
 ATTACKERS = "attackers"
 """Key of a train config: the roster, once every node has said whether it attacks."""
@@ -50,6 +52,7 @@ class Federation:
         self.classes = self.source.classes
         self.attack: Attack = build_attack(config.attack, self.classes)
         self.roster = build_roster(config.attack)
+        self.cohort = new_cohort(config.cohort)
         self.attackers = self.roster.draw(config.num_clients, config.seed)
         self._clients: OrderedDict[tuple[int, bool], HonestClient] = OrderedDict()
         self._spare: dict[int, Tensor] = {}
@@ -101,6 +104,11 @@ class Federation:
     def partitions(self) -> list[NDArray[np.int64]]:
         """Indices of the training samples of each client."""
         return self.source.shares(self.config.num_clients, self.config.seed)
+
+    @property
+    def samples(self) -> list[int]:
+        """Training samples of each client."""
+        return [len(partition) for partition in self.partitions]
 
     def spare(self, label: int) -> Tensor:
         """Return the training samples of a class that nobody holds, in seeded order."""
@@ -171,7 +179,7 @@ class Federation:
                 rank=self.attackers.index(number),
                 attackers=len(self.attackers),
                 spare=self.spare,
-                **training,
+                **training | self.roster.training,
             )
 
     @contextmanager
@@ -199,7 +207,7 @@ def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
     return config
 
 
-def node_data(context: Context, settle: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
+def node_data(context: Context, dataset: dict[str, Any]) -> str:
     """Return the keys of ``dataset`` that are a node's own, as JSON.
 
     They are settled by the first message of a run and kept in ``context.state``: a message may
@@ -209,14 +217,23 @@ def node_data(context: Context, settle: Callable[[dict[str, Any]], dict[str, Any
     ----------
     context : Context
         The node's; ``data-root`` in its node config stands above the ``dataset.root`` of the run.
-    settle : callable
-        Decides where the data comes from, given the node's keys; returns the keys settled by it.
+    dataset : dict
+        The run's.
     """
     if DATA not in context.state:
         own = context.node_config.get("data-root")
         keys = {} if own is None else {"root": str(own)}
-        context.state[DATA] = ConfigRecord({DATA: json.dumps(keys | settle(keys))})
+        context.state[DATA] = ConfigRecord(
+            {DATA: _settled(context.run_id, json.dumps([dataset, keys]))}
+        )
     return str(context.state[DATA][DATA])
+
+
+@lru_cache(maxsize=64)
+def _settled(run: int, text: str) -> str:  # noqa: ARG001
+    """Settle once a run and process, which may play a thousand nodes."""
+    dataset, keys = json.loads(text)
+    return json.dumps(keys | build("dataset", dataset | keys).settle())
 
 
 def partition_id(context: Context, count: int) -> int:
@@ -252,13 +269,9 @@ def make_client_app(config: Config) -> ClientApp:
     text = json.dumps(asdict(config))
     app = ClientApp()
 
-    def settle(own: dict[str, Any]) -> dict[str, Any]:
-        source: Source = build("dataset", config.dataset | own, Source)
-        return source.settle()
-
     def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
-        return _federation(text, node_data(context, settle), attackers)
+        return _federation(text, node_data(context, config.dataset), attackers)
 
     @app.query()
     def enrol(message: Message, context: Context) -> Message:
@@ -267,7 +280,6 @@ def make_client_app(config: Config) -> ClientApp:
         attacker = context.node_config.get("attacker", number in federation.attackers)
         if not isinstance(attacker, bool):
             raise UserError(f"node config attacker={attacker}: allowed are true, false")
-        federation.client(number)
         record = ConfigRecord(
             {"partition-id": number, "attacker": attacker, "data": federation.data.name}
         )

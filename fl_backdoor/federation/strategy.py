@@ -1,6 +1,6 @@
 """The strategy, built from a configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 
 from strategies import Robust, Screened
 
-from ..config import build, one_line
+from ..config import build, expected_attackers, one_line
 from ..errors import UserError
 from ..schema import Config
+from .cohort import new_cohort
+
+MALICIOUS = "num_malicious"
+"""A rule's f: what its operator assumes."""
+
+ORACLE = "oracle"
+"""Instead of f: the rule is told in each round how many of the cohort attack."""
 
 
 def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray[Any]]) -> Robust:
@@ -23,18 +30,49 @@ def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray
     UserError
         Naming the key at fault.
     """
-    strategy: Strategy = build("strategy", deepcopy(config.strategy), Strategy)
+    size = new_cohort(config.cohort).size(config.num_clients)
+    node = deepcopy(config.strategy)
+    for layer in _layers(node):
+        if layer.get(MALICIOUS) == ORACLE:
+            layer[MALICIOUS] = expected_attackers(
+                config.num_clients, int(config.attack.get("num_attackers", 0)), size
+            )
+    strategy: Strategy = build("strategy", node, Strategy)
     if not isinstance(strategy, Robust):  # one of Flower's own, which weights by examples
         strategy = Screened(strategy, weighted=True)
     strategy.run_model = run_model
-    _check_rule(strategy.flower, config.num_clients)
+    _check_rule(strategy.flower, size)
     try:
-        strategy.check(config.num_clients)
+        strategy.check(size)
         strategy.check_needs()
         strategy.remember()
     except ValueError as error:
         raise UserError(f"strategy: {one_line(error)}") from error
     return strategy
+
+
+def assume(strategy: Robust, node: Any, attackers: int) -> None:
+    """Tell a rule that asks the oracle how many attackers a round has.
+
+    Parameters
+    ----------
+    strategy : Robust
+        As `new_strategy` built it.
+    node : dict
+        What it was built from.
+    attackers : int
+        Of the round.
+    """
+    for layer in _layers(node):
+        if layer.get(MALICIOUS) == ORACLE:
+            strategy.num_malicious = attackers
+        strategy = getattr(strategy, "inner", strategy)
+
+
+def needed(strategy: Robust) -> int:
+    """Return how many clients the strategy waits for before a round."""
+    keys = ("min_available_nodes", "min_train_nodes")
+    return max(1, *(int(getattr(strategy.flower, key, 0)) for key in keys))
 
 
 def _check_rule(rule: Strategy, clients: int) -> None:
@@ -58,3 +96,10 @@ def _check_rule(rule: Strategy, clients: int) -> None:
                 f"strategy.{key}={value}: {type(rule).__name__} of {clients} clients allows "
                 + (f"{least} to {most}" if most >= least else "none")
             )
+
+
+def _layers(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield the config nodes of a strategy and of those inside it, from the outside."""
+    while isinstance(node, dict):
+        yield node
+        node = node.get("strategy")

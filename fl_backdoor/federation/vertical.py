@@ -229,19 +229,14 @@ def make_party_app(config: VerticalConfig) -> ClientApp:
     In a node's config ``data-root`` stands above ``dataset.root``.
     """
     text = json.dumps(asdict(config))
-    dataset = config.dataset
-
-    def settle(own: dict[str, Any]) -> dict[str, Any]:
-        data: VerticalData = build("dataset", dataset | own, VerticalData)
-        return data.settle()
 
     def choose(message: Message, context: Context) -> PassiveParty:
         torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
-        config = message.content.get("config")
-        if isinstance(config, ConfigRecord) and CLEAN_TWIN in config:
-            context.state[CLEAN_TWIN] = ConfigRecord({CLEAN_TWIN: config[CLEAN_TWIN]})
+        said = message.content.get("config")
+        if isinstance(said, ConfigRecord) and CLEAN_TWIN in said:
+            context.state[CLEAN_TWIN] = ConfigRecord({CLEAN_TWIN: said[CLEAN_TWIN]})
         clean = CLEAN_TWIN in context.state and bool(context.state[CLEAN_TWIN][CLEAN_TWIN])
-        federation = _federation(text, node_data(context, settle))
+        federation = _federation(text, node_data(context, config.dataset))
         return federation.party(partition_id(context, federation.num_parties), clean=clean)
 
     return party_app(choose, checkpoints=True)

@@ -94,7 +94,8 @@ class Display:
         distances = directory.distances()
         if distances is not None:
             last = rows[-1]
-            draw_distances(distances, last["kept"], last["attackers"], path / "distances.png")
+            clients, kept, attackers = last["cohort"], last["kept"], last["attackers"]
+            draw_distances(distances, clients, kept, attackers, path / "distances.png")
 
 
 def tables(summary: Summary, unit: str) -> list[Table]:

@@ -1,7 +1,7 @@
 """One round: clients train, a strategy aggregates, and both are measured."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from ..errors import UserError
 from ..federation.grids import PartOfGrid
 from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
 from ..federation.roll import Roll
-from ..federation.strategy import new_strategy
+from ..federation.strategy import assume, needed, new_strategy
 from ..files import Row, Summary
 from ..measure.answers import answers, forward
 from ..measure.measures import measured
@@ -32,6 +32,9 @@ from ..measure.replies import Observed, observed
 from ..schema import Config
 from ..screen import class_name, counted
 from .directory import RunDirectory
+
+MOST_LISTED = 20
+"""Attackers that are listed in the first lines of a run."""
 
 ATTACKING = "attackers/"
 """How the keys of what attackers remember begin, beside those of the strategy."""
@@ -57,16 +60,25 @@ class Horizontal:
         config, attackers = self.config, self.federation.attackers
         who = "no attackers"
         if attackers:
-            who = f"{counted(len(attackers), 'attacker')} {list(attackers)}"
+            listed = f" {list(attackers)}" if len(attackers) <= MOST_LISTED else ""
+            who = f"{counted(len(attackers), 'attacker')}{listed}"
+        crowd, size = counted(config.num_clients, "client"), self.federation.cohort.size
+        if size(config.num_clients) < config.num_clients:
+            crowd += f", {size(config.num_clients)} a round"
         return (
-            f"{counted(config.num_clients, 'client')}, {who}; {self.federation.describe_attack()}; "
+            f"{crowd}, {who}; {self.federation.describe_attack()}; "
             f"strategy {class_name(config.strategy)}; {counted(config.num_rounds, 'round')}"
         )
 
     def check(self) -> None:
         """Build every attacker once, and draw the test set."""
-        self.federation.check()
-        self.test_set = self.federation.test_set()
+        config, federation = self.config, self.federation
+        federation.check()
+        strategy = new_strategy(config, self.run_model)
+        federation.cohort.check(
+            config.num_clients, config.num_rounds, len(federation.attackers), needed(strategy)
+        )
+        self.test_set = federation.test_set()
 
     def client_app(self) -> ClientApp:
         """Return what every node runs."""
@@ -116,11 +128,14 @@ class Rounds:
         self.name = "clean twin" if clean else self.config.name
         self.total = self.config.num_rounds
         self._observed: Observed | None = None
+        self._cohort: list[int] = []
+        self._attackers: list[int] = []
 
-    @property
-    def attackers(self) -> list[int]:
-        """The roster; the clean twin has none."""
-        return [] if self.clean else list(self.federation.attackers)
+    def attackers(self, number: int, cohort: Collection[int]) -> list[int]:
+        """Return who of a cohort attacks in a round, ascending; in the clean twin nobody does."""
+        if self.clean or not self.federation.roster.attacks(number):
+            return []
+        return [client for client in self.federation.attackers if client in cohort]
 
     def begin(self, directory: RunDirectory) -> None:
         """Go on from the model and the memory of the last round.
@@ -131,10 +146,10 @@ class Rounds:
             If the rounds that are there had other attackers.
         """
         for row in directory.rows:
-            if row["attackers"] != self.attackers:
+            if row["attackers"] != (own := self.attackers(row["round"], row["cohort"])):
                 raise UserError(
-                    f"attackers={self.attackers} by node config: the run to resume in "
-                    f"{directory.path} has {row['attackers']}"
+                    f"attackers={own} by node config: the run to resume in {directory.path} has "
+                    f"{row['attackers']}"
                 )
         self._directory = directory
         model = directory.arrays
@@ -146,7 +161,7 @@ class Rounds:
         self._grid = Colluders(
             roll.grid,
             self.federation.attack,
-            lambda node: roll.partitions.get(node) in self.attackers,
+            lambda node: roll.partitions.get(node) in self._attackers,
             number=lambda node: roll.partitions[node],
             seed=self.config.seed,
         )
@@ -179,22 +194,24 @@ class Rounds:
         parts: dict[str, Any] = {
             "test": self._test(),
             "twin": twin,
-            "selection": Selection(selection["dropped"], selection["invalid"], self.attackers),
+            "selection": Selection(
+                selection["dropped"], selection["invalid"], self._attackers, self._cohort
+            ),
         }
         if seen is not None:
-            parts |= seen.parts(self._model, self.attackers)
+            parts |= seen.parts(self._model, self._attackers)
         row: Row = {"round": number} | measured("round", parts) | selection
         exchange = received - started
         # The clients' own figures, each at most what the exchange took.
         claims = np.array([self._claim(r.message) for r in seen.round.replies] if seen else [0.0])
         training = float(np.clip(claims, 0.0, exchange).sum())
-        together = min(self.experiment.workers, self.config.num_clients)
+        together = min(self.experiment.workers, len(self._cohort))
         row["seconds_training"] = training
         row["seconds_waiting"] = max(0.0, exchange - training / together)
         row["seconds_aggregation"] = aggregated - received - (seen.seconds if seen else 0.0)
         row["seconds_round"] = time.perf_counter() - started
         if seen is not None and seen.distances is not None:
-            self._directory.save_distances(seen.whole(self.config.num_clients))
+            self._directory.save_distances(seen.whole(self._cohort))
             self._write_graph(number, seen, selection)
         theirs = {ATTACKING + key: value for key, value in self._grid.memory.items()}
         return row, self._model, self.strategy.remember() | theirs
@@ -207,13 +224,19 @@ class Rounds:
         UserError
             If no reply of any round was valid.
         """
-        config = self.config
-        if all(len(row["invalid"]) + len(row["failed"]) >= config.num_clients for row in rows):
+        config, federation = self.config, self.federation
+        if all(len(row["invalid"]) + len(row["failed"]) >= len(row["cohort"]) for row in rows):
             raise UserError("no reply of any round was valid: there is no result")
-        attack = self.federation.attack
+        size = federation.cohort.size(config.num_clients)
+        attackers = [] if self.clean else federation.attackers
+        attack = federation.attack
         knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
+            "clients_per_round": size,
+            # Where they are drawn, their number is hypergeometric with this mean.
+            "attackers_expected": len(attackers) * size / config.num_clients,
+            "attackers_mean": sum(len(row["attackers"]) for row in rows) / len(rows),
             "strategy": config.strategy,
             "attack": config.attack,
             **knows,
@@ -222,21 +245,33 @@ class Rounds:
         }
 
     def _exchange(self, number: int) -> list[Message]:
-        """Let the clients train; return their replies in the order of the clients."""
-        roll, strategy = self.experiment.roll, self.strategy
-        keys = ("min_available_nodes", "min_train_nodes")
-        least = max(1, *(int(getattr(strategy.flower, key, 0)) for key in keys))
+        """Let a cohort train; return the replies in the order of the clients."""
+        roll, strategy, federation = self.experiment.roll, self.strategy, self.federation
+        least = needed(strategy)
         # The strategy would wait for nodes as well, but without an end.
-        nodes = roll.gather(
+        connected = roll.gather(
             least,
             f"round {number} needs {least} clients (min_available_nodes and min_train_nodes "
             "of the strategy)",
         )
-        clients = roll.partitions
+        clients, cohort, seed = roll.partitions, federation.cohort, self.config.seed
+        nodes = {clients[node]: node for node in connected}
+        attackers, everybody = federation.attackers, self.config.num_clients
+        asked = cohort.draw(number, list(nodes), attackers, everybody, seed)
+        absent = cohort.absent(number, asked, federation.samples, seed)
+        whole = cohort.size(everybody) == everybody
+        self._cohort = cohort.there(number, range(everybody)) if whole else asked
+        self._attackers = self.attackers(number, self._cohort)
+        assume(strategy, self.config.strategy, len(self._attackers))
         strategy.client_of = clients.__getitem__
-        said = ConfigRecord({CLEAN_TWIN: self.clean, ATTACKERS: list(self.federation.attackers)})
-        present = PartOfGrid(roll.grid, nodes)
-        messages = list(strategy.configure_train(number, self._model, said, present))
+        honest = self.clean or not federation.roster.attacks(number)
+        said = ConfigRecord({CLEAN_TWIN: honest, ATTACKERS: list(attackers)})
+        present = PartOfGrid(roll.grid, [nodes[client] for client in asked])
+        messages = [
+            message
+            for message in strategy.configure_train(number, self._model, said, present)
+            if clients[message.metadata.dst_node_id] not in absent
+        ]
         # Flower's own strategies sum in the order of arrival.
         return sorted(
             self._grid.send_and_receive(messages, timeout=self.config.round_timeout),
@@ -260,7 +295,7 @@ class Rounds:
         """
         clients, report = self.experiment.roll.partitions, self.strategy.rounds[number]
         answered = {clients[r.metadata.src_node_id] for r in replies if not r.has_error()}
-        failed = set(range(self.config.num_clients)) - answered
+        failed = set(self._cohort) - answered
         said = {
             key.removesuffix("_nodes"): sorted(clients[node] for node in nodes)
             for key, nodes in report.items()
@@ -276,6 +311,7 @@ class Rounds:
             if isinstance(value, list) and not key.endswith("nodes") and key != "votes"
         }
         return {
+            "cohort": self._cohort,
             "kept": kept,
             "dropped": dropped,
             "invalid": invalid,
@@ -304,8 +340,8 @@ class Rounds:
 
         # Read anew: the rule has measured those near its threshold exactly.
         exact = replace(seen, distances=seen.round.distances.matrix)
-        distances = exact.whole(self.config.num_clients)
-        graph = agreement(distances, threshold, kept, self.attackers)
+        distances = exact.whole(self._cohort)
+        graph = agreement(distances, threshold, self._cohort, kept, self._attackers)
         for name in names:
             write_graphml(graph, self._directory.path / f"{name}.graphml")
             draw_agreement(graph, self._directory.path / f"{name}.png")

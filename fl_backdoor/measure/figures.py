@@ -46,7 +46,11 @@ def draw_curves(
 
 
 def draw_distances(
-    distances: np.ndarray, kept: list[int] | None, attackers: list[int], path: Path
+    distances: np.ndarray,
+    clients: list[int],
+    kept: list[int] | None,
+    attackers: list[int],
+    path: Path,
 ) -> None:
     """Draw the pairwise distances of the last round's local models, the clique framed.
 
@@ -54,12 +58,12 @@ def draw_distances(
     """
     from matplotlib.patches import Rectangle
 
-    clients = list(range(len(distances)))
     chosen = [] if kept is None else kept
     order = chosen + [client for client in clients if client not in chosen]
+    places = np.searchsorted(clients, order)
     size = min(0.45 * len(clients) + 2.5, 14)
     figure, axes = new_axes(size * 1.15, size)
-    shown = distances[np.ix_(order, order)]
+    shown = distances[np.ix_(places, places)]
     image = axes.imshow(np.ma.masked_invalid(shown), cmap="viridis_r")
     figure.colorbar(image, ax=axes, label="Euclidean distance")
     if len(clients) <= 15:
@@ -71,9 +75,9 @@ def draw_distances(
                     column, row, f"{value:.2f}", ha="center", va="center", size=7, color=color
                 )
     step = -(-len(clients) // 60)  # labels beyond that would stand on each other
-    places = range(0, len(clients), step)
-    axes.set_xticks(places, order[::step], rotation=90 if len(clients) > 15 else 0)
-    axes.set_yticks(places, order[::step])
+    ticks = range(0, len(clients), step)
+    axes.set_xticks(ticks, order[::step], rotation=90 if len(clients) > 15 else 0)
+    axes.set_yticks(ticks, order[::step])
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set_color("tab:red" if int(label.get_text()) in attackers else "black")
     if chosen:

@@ -1,7 +1,7 @@
 """The agreement graph of a round: whose models are close, whom the rule kept, who attacks."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ MOST_DRAWN = 200
 def agreement(
     distances: NDArray[np.float64],
     threshold: float,
+    clients: Sequence[int],
     kept: Collection[int],
     attackers: Collection[int],
 ) -> "nx.Graph":
@@ -35,6 +36,8 @@ def agreement(
         the edges exactly.
     threshold : float
         gamma, in the same unit: closer clients are joined.
+    clients : sequence of int
+        The client of each row.
     kept, attackers : collection of int
         The clients whose models the rule kept (none, if it does not select), and the attackers.
 
@@ -43,8 +46,11 @@ def agreement(
     networkx.Graph
         Nodes are client numbers, with ``kept`` and ``attacker``; edges have their ``distance``.
     """
+    import networkx as nx
+
     graph = neighbours(distances, threshold)
     graph.remove_nodes_from(np.flatnonzero(np.isnan(np.diagonal(distances))).tolist())
+    graph = nx.relabel_nodes(graph, dict(enumerate(clients)))
     for client, attributes in graph.nodes.items():
         attributes["kept"] = client in kept
         attributes["attacker"] = client in attackers

@@ -207,6 +207,10 @@ MEASURES: list[Measure] = [
         name="defense_recall", whole=m.defense_recall, per="round", unit="%",
         better="up", title="defense recall", short="recall",
     ),
+    Measure(
+        name="defense_false_positives", whole=m.defense_false_positives, per="round", unit="%",
+        better="down", title="honest clients left out",
+    ),
     *(
         Measure(name=of.__name__, of=of, whole=None, per="round", spread=True)
         for of in (
@@ -229,8 +233,8 @@ MEASURES: list[Measure] = [
         per="epoch", unit="count", better="down", title="  round trips",
     ),
     Measure(
-        name="attackers", of=lambda selection: selection.attackers, per="round",
-        unit="clients", title="attackers",
+        name="attackers", of=lambda selection: selection.attackers, whole=m.everybody,
+        per="round", unit="clients", title="attackers",
     ),
     Measure(name="seconds", whole=m.seconds, unit="s", better="down", title="seconds"),
 ]  # fmt: skip

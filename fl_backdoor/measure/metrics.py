@@ -1,8 +1,8 @@
 """What is measured of a round: the model, the distances between models, the defense."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,11 +45,12 @@ class Answers:
 
 @dataclass(frozen=True)
 class Selection:
-    """Whom a defense left out, by client."""
+    """Whom a defense left out of a round, by client; who attacked in it, and who was asked."""
 
     dropped: list[int] | None
     invalid: list[int]
     attackers: list[int]
+    cohort: list[int]
 
 
 @dataclass(frozen=True)
@@ -143,59 +144,69 @@ def twins(name: str) -> Callable[[Row], Any]:
 
 def precision(selection: Selection) -> float | None:
     """Return the part of those left out that attack."""
-    return _detection([selection])[0]
+    return detection([selection]).precision
 
 
 def recall(selection: Selection) -> float | None:
     """Return the part of the attackers that were left out."""
-    return _detection([selection])[1]
+    return detection([selection]).recall
 
 
 def defense_precision(rows: list[Row], name: str) -> float | None:  # noqa: ARG001
     """Return the part of those left out, over all rounds, that attack."""
-    return _detection(_selections(rows))[0]
+    return detection(_selections(rows)).precision
 
 
 def defense_recall(rows: list[Row], name: str) -> float | None:  # noqa: ARG001
-    """Return the part of the attackers, over all rounds, that were left out."""
-    return _detection(_selections(rows))[1]
+    """Return the part of the attackers, over all rounds, that were left out: true positives."""
+    return detection(_selections(rows)).recall
+
+
+def defense_false_positives(rows: list[Row], name: str) -> float | None:  # noqa: ARG001
+    """Return the part of the honest clients, over all rounds, that were left out."""
+    return detection(_selections(rows)).false_positives
+
+
+def everybody(rows: list[Row], name: str) -> list[int]:
+    """Return the clients of all rounds, ascending."""
+    return sorted(set().union(*(row[name] for row in rows)))
 
 
 def _selections(rows: list[Row]) -> list[Selection]:
-    return [Selection(row["dropped"], row["invalid"], row["attackers"]) for row in rows]
+    return [
+        Selection(row["dropped"], row["invalid"], row["attackers"], row["cohort"]) for row in rows
+    ]
 
 
-def _detection(rounds: list[Selection]) -> tuple[float | None, float | None]:
-    # In a round without a valid reply the defense has nothing to say: dropped is None.
-    if all(selection.dropped is None for selection in rounds):
-        return None, None
-    left_out = [[*(selection.dropped or []), *selection.invalid] for selection in rounds]
-    return detection(left_out, rounds[-1].attackers)
+class Detection(NamedTuple):
+    """How well a defense tells attackers from honest clients; None where there are none."""
+
+    precision: float | None
+    recall: float | None
+    false_positives: float | None
 
 
-def detection(
-    dropped: Iterable[Iterable[int]], attackers: Sequence[int]
-) -> tuple[float | None, float | None]:
-    """Return precision and recall of a defense against the roster, over rounds.
+def detection(rounds: Iterable[Selection]) -> Detection:
+    """Compare whom a defense left out, over rounds, with those who attacked in them.
 
-    Parameters
-    ----------
-    dropped : iterable of rounds, each an iterable of client numbers
-        Whom the defense left out.
-    attackers : sequence of int
-        The roster.
-
-    Returns
-    -------
-    tuple of float or None
-        Precision: part of the dropped that attack; None if none was dropped. Recall: part of
-        the attackers that were dropped; None if there are none. One that gave no answer was not.
+    A client that gave no answer was not left out. In a round without a valid reply the defense has
+    nothing to say.
     """
-    rounds = [set(clients) for clients in dropped]
-    caught = sum(len(clients & set(attackers)) for clients in rounds)
-    total = sum(len(clients) for clients in rounds)
-    possible = len(rounds) * len(set(attackers))
-    return (caught / total if total else None, caught / possible if possible else None)
+    rounds = list(rounds)
+    if all(selection.dropped is None for selection in rounds):
+        return Detection(None, None, None)
+    caught = total = attacking = honest = 0
+    for selection in rounds:
+        left_out = {*(selection.dropped or []), *selection.invalid}
+        caught += len(left_out & set(selection.attackers))
+        total += len(left_out)
+        attacking += len(selection.attackers)
+        honest += len(set(selection.cohort) - set(selection.attackers))
+    return Detection(
+        caught / total if total else None,
+        caught / attacking if attacking else None,
+        (total - caught) / honest if honest else None,
+    )
 
 
 def distance_honest_honest(distances: Distances) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """What replies are before the strategy, which may overwrite them."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +67,12 @@ class Observed:
             parts["distances"] = Distances(self.distances[np.ix_(order, order)], attacking)
         return parts
 
-    def whole(self, num_clients: int) -> NDArray[np.float64]:
-        """Spread the distances over all clients; NaN for those that sent no valid model."""
-        whole = np.full((num_clients, num_clients), np.nan)
+    def whole(self, clients: Sequence[int]) -> NDArray[np.float64]:
+        """Spread the distances over clients, ascending; NaN for those without a valid model."""
+        whole = np.full((len(clients), len(clients)), np.nan)
         if self.distances is not None:
-            whole[np.ix_(self.round.clients, self.round.clients)] = self.distances
+            places = np.searchsorted(clients, self.round.clients)
+            whole[np.ix_(places, places)] = self.distances
         return whole
 
 
