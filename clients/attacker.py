@@ -220,6 +220,11 @@ class Attack:
         """Return the attacks that are nested here, the innermost first."""
         return [*(self.data.layers() if self.data is not None else ()), self]
 
+    def check_all(self, clients: int, attackers: int) -> None:
+        """Refuse what one of the attacks that are nested here refuses; see `check`."""
+        for layer in self.layers():
+            layer.check(clients, attackers)
+
     def hooks(self, name: str) -> list[Callable[..., Any]]:
         """Return the hooks of a name that differ from the honest, the innermost first."""
         honest = getattr(Attack, name)

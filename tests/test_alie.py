@@ -1,5 +1,6 @@
 """Tests of `clients.ALIE`: the paper's z, its push coordinate by coordinate, when it can act."""
 
+import logging
 import math
 from collections.abc import Sequence
 from types import ModuleType
@@ -117,6 +118,17 @@ def test_the_attackers_of_a_federation_send_it() -> None:
     expected = 2 + rows.mean(axis=0) - z_max(NODES, 3) * rows.std(axis=0)
     for node in WHO:
         np.testing.assert_allclose(sent(replies[node])["weight"].ravel(), expected, rtol=1e-6)
+
+
+def test_in_a_round_in_which_it_cannot_act_it_says_so_and_sends_what_it_trained(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    replies = list(Colluders(LocalGrid(client, NODES), ALIE(), {2}).send_and_receive(messages()))
+    honest = list(LocalGrid(client, NODES).send_and_receive(messages()))
+    assert [reply.content for reply in replies] == [reply.content for reply in honest]
+    (warning,) = [r.getMessage() for r in caplog.records if "cannot act" in r.getMessage()]
+    assert warning.startswith("ALIE cannot act in round 1: num_attackers=1: allowed is 2 or more")
 
 
 @pytest.mark.parametrize(

@@ -41,16 +41,6 @@ def test_a_run_with_it_is_another_than_the_honest_one(
         assert "colluding" not in screen
 
 
-@pytest.mark.parametrize("name", [name for name in COLLUDING if name != "mimic"])
-def test_knowing_all_is_another_attack(name: str, tmp_path: Path) -> None:
-    results = []
-    for knowledge in ("attackers", "all"):
-        path = tmp_path / knowledge
-        run(path, f"attack={name}", f"attack.knowledge={knowledge}", "num_rounds=1", *FEW[1:])
-        results.append((path / "model.safetensors").read_bytes())
-    assert results[0] != results[1]
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -73,6 +63,13 @@ def test_what_it_cannot_act_on_is_refused_before_training(
         run(tmp_path, *overrides, *FEW)
     assert str(error.value) == message
     assert not list(tmp_path.glob("metrics*"))
+
+
+def test_where_rounds_have_other_numbers_it_acts_when_it_can(tmp_path: Path) -> None:
+    """4 of 10 clients a round: with fewer than 2 of the 3 attackers among them it does not."""
+    cohort = ["cohort.clients_per_round=4", "num_rounds=2", "dataset.samples_per_class=5"]
+    summary, _ = run(tmp_path, "attack=min_max", *cohort)
+    assert summary["rounds"] == 2
 
 
 def test_nobody_who_attacks_needs_no_number(tmp_path: Path) -> None:

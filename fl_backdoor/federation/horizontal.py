@@ -132,10 +132,10 @@ class Federation:
             raise UserError(
                 f"training.device={device}: allowed is what torch finds here ({one_line(error)})"
             ) from error
-        if self.attackers:
+        everybody = self.cohort.size(self.config.num_clients) == self.config.num_clients
+        if self.attackers and everybody:  # else each round has other numbers
             with self._named():
-                for layer in self.attack.layers():
-                    layer.check(self.config.num_clients, len(self.attackers))
+                self.attack.check_all(self.config.num_clients, len(self.attackers))
         for client in {0, *self.attackers}:
             try:
                 self.client(client)
