@@ -45,7 +45,7 @@ def learned(attack: A3FL, memory: dict[str, np.ndarray] | None = None) -> tuple[
 
 
 def loss_on(model: nn.Module, attack: A3FL, memory: dict[str, np.ndarray]) -> float:
-    """Return the loss of all samples read as the target, in the words of the paper: Eq. 2."""
+    """Return the loss of all samples read as the target, written out."""
     target = torch.full((len(IMAGES),), TARGET)
     with torch.no_grad():
         return float(functional.cross_entropy(model.eval()(attack.stamp(IMAGES, memory)), target))
@@ -75,7 +75,7 @@ def test_the_trigger_improves_its_loss_from_round_to_round(weight: float) -> Non
 
 
 def test_the_loss_is_that_of_both_models() -> None:
-    """Eq. 5, sample by sample, against softmax written out."""
+    """Sample by sample, against softmax written out."""
     one, other = network().eval(), network().eval()
     nn.init.normal_(other[4].weight)  # type: ignore[arg-type]
     found = trigger_loss(one, other, 0.3, IMAGES[:5], TARGET).item()

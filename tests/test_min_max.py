@@ -18,7 +18,7 @@ KINDS = [MinMax, MinSum]
 
 
 def stays(kind: type[Pushed], crafted: Vector, known: Vector) -> float:
-    """Return by how much the constraint (Eq. 8, Eq. 9) is missed, squared; pair by pair."""
+    """Return by how much the constraint is missed, squared; pair by pair."""
     off = [float(((crafted - row) ** 2).sum()) for row in known]
     apart = [[float(((a - b) ** 2).sum()) for b in known] for a in known]
     if kind is MinMax:

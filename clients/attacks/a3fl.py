@@ -27,7 +27,7 @@ BATCH, LEARNING_RATE = 64, 0.01
 def trigger_loss(
     model: nn.Module, adversary: nn.Module, weight: float, inputs: Tensor, target: int
 ) -> Tensor:
-    """Return L(x + delta, y~; theta) + lambda L(x + delta, y~; theta'), Eq. 5, of stamped inputs.
+    """Return L(x + delta, y~; theta) + lambda L(x + delta, y~; theta'), of stamped inputs.
 
     Parameters
     ----------
@@ -50,15 +50,15 @@ class A3FL(Attack):
     """A square of pixels, learned each round such that the global model does not unlearn it.
 
     Zhang et al. 2023, "A3FL: Adversarially Adaptive Backdoor Attacks to Federated Learning",
-    section 4, Algorithm 1: by steps along the sign of its gradient the trigger delta is fitted to
+    Algorithm 1: by steps along the sign of its gradient the trigger delta is fitted to
     the global model theta and to theta', which an adversary has trained to tell the right label
     in spite of it. It starts from that of the last round, in the seat's memory. Attackers learn
     one each, from their own data; the measures take the first attacker's.
 
     As in the authors' code the trigger is a patch that begins in grey, and all samples are
     stamped to learn it. Unlike there theta' is trained by plain descent, adapted from the first
-    step on, and compared with theta by parameters, as the paper says, not by gradients. There,
-    ``steps`` is 200, ``adapt_every`` 1 and ``adversarial_epochs`` 5.
+    step on, and compared with theta by parameters, not by gradients. There, ``steps`` is 200,
+    ``adapt_every`` 1 and ``adversarial_epochs`` 5.
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ class ALIE(Colluding):
     """All attackers send mu - z sigma, of each coordinate of the updates that they know.
 
     Baruch, Baruch, Goldberg 2019, "A Little Is Enough: Circumventing Defenses For Distributed
-    Learning", section 3.2 and Algorithm 3: the push stays within the spread of honest updates, and
+    Learning", section 3, Algorithm 3: the push stays within the spread of honest updates, and
     so within what Krum, trimmed mean and Bulyan take for honest. Untargeted. The paper's
     attackers estimate mu and sigma from their own honest training; sigma is that of the sample,
     not corrected, as in the authors' code.

@@ -14,7 +14,7 @@ class IPM(Colluding):
     """All attackers send -epsilon times the mean of the updates that they know.
 
     Xie, Koyejo, Gupta 2019, "Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product
-    Manipulation", section 4: the inner product of what is aggregated and the honest mean becomes
+    Manipulation": the inner product of what is aggregated and the honest mean becomes
     negative. Of an average of n clients, P of them attackers, it does where epsilon > (n - P) / P;
     of Krum and the median, where a small one is close enough to be chosen. Untargeted.
 

@@ -14,7 +14,7 @@ class Mimic(Colluding):
     """All attackers copy one client, so that it counts for more than the others.
 
     Karimireddy, He, Jaggi 2022, "Byzantine-Robust Learning on Heterogeneous Datasets via
-    Bucketing", section 3.2 and appendix: the client copied is the one that lies farthest along z,
+    Bucketing", the mimic attack: the client copied is the one that lies farthest along z,
     the direction in which the clients' updates differ most over the rounds. What is sent is an
     honest update, so no defense can tell it apart. Untargeted; it acts where the clients' data
     differ. The paper finds z by a power iteration over the first rounds; here it is the leading

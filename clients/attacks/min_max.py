@@ -15,7 +15,7 @@ PERTURBATIONS = ("std", "unit", "sign")
 
 
 def perturbation(known: Vector, kind: str) -> Vector:
-    """Return nabla^p of the updates known (n, p), Eq. 6: against their spread, mean or sign."""
+    """Return nabla^p of the updates known (n, p): against their spread, mean or sign."""
     mean = known.mean(axis=0)
     along: dict[str, Vector] = {
         "std": -known.std(axis=0),
@@ -66,7 +66,7 @@ class Pushed(Colluding):
         """Return the greatest multiple of the push that the attack's constraint allows."""
 
     def collude(self, view: View) -> Vector:
-        """Send nabla^m = mean + gamma nabla^p from all (Eq. 5)."""
+        """Send nabla^m = mean + gamma nabla^p from all."""
         push = perturbation(view.known, self.perturbation)
         gamma = self.gamma(view.known, push) if push.any() else 0.0
         return np.tile(view.known.mean(axis=0) + gamma * push, (len(view.own), 1))
@@ -74,12 +74,12 @@ class Pushed(Colluding):
 
 @dataclass(kw_only=True)
 class MinMax(Pushed):
-    r"""The push stays as close to every update as they are to each other.
+    """The push stays as close to every update as they are to each other.
 
-    Shejwalkar, Houmansadr 2021, "Manipulating the Byzantine: Optimizing Model Poisoning
-    Attacks and Defenses for Federated Learning", section IV-B, Eq. 8:
-    max_i ||nabla^m - nabla_i|| <= max_{i,j} ||nabla_i - nabla_j||. Untargeted; unlike
-    the attacks of Fang et al. 2020 it knows of no rule.
+    Shejwalkar, Houmansadr 2021, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks
+    and Defenses for Federated Learning", the first of the attacks that know no rule:
+    max_i ||nabla^m - nabla_i|| <= max_{i,j} ||nabla_i - nabla_j||. Untargeted; unlike the attacks
+    of Fang et al. 2020 it needs to know nothing of the server.
 
     Attributes
     ----------

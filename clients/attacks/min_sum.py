@@ -11,8 +11,8 @@ from .min_max import Pushed, Vector, squared_distances
 class MinSum(Pushed):
     """The push stays, in sum, as close to the updates as the farthest of them does.
 
-    Shejwalkar, Houmansadr 2021, section IV-C, Eq. 9, which unlike Fang et al. 2020 knows no rule:
-    sum_i ||nabla^m - nabla_i||^2 <= max_i sum_j ||nabla_i - nabla_j||^2.
+    Shejwalkar, Houmansadr 2021, the second of the attacks that, unlike those of Fang et al. 2020,
+    know no rule: sum_i ||nabla^m - nabla_i||^2 <= max_i sum_j ||nabla_i - nabla_j||^2.
 
     Attributes
     ----------

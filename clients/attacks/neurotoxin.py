@@ -30,12 +30,12 @@ def heavy_hitters(change: Memory, ratio: float) -> dict[str, NDArray[np.bool_]]:
 class Neurotoxin(Attack):
     """Leave the coordinates alone that honest clients move most, so that the backdoor lasts.
 
-    Zhang et al. 2022, "Neurotoxin: Durable Backdoors in Federated Learning", section 3, Algorithm
-    1: the gradient is projected on the coordinates that are not among the top k% of the last
-    global update, by size and over all layers. In its first round an attacker has seen one global
-    model only, and trains as it would without. As in the paper and unlike in the authors'
-    code, which takes a gradient of the attacker's own clean data, what honest clients do is
-    read from the last two global models.
+    Zhang et al. 2022, "Neurotoxin: Durable Backdoors in Federated Learning", Algorithm 1: the
+    gradient is projected on the coordinates that are not among the top k% of the last global
+    update, by size and over all layers. In its first round an attacker has seen one global model
+    only, and trains as it would without. As in the paper, and unlike in the authors' code, which
+    takes a gradient of the attacker's own clean data, what honest clients do is read from the
+    last two global models that this attacker received.
 
     Attributes
     ----------

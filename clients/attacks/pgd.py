@@ -23,10 +23,10 @@ def project_on_ball(
 class PGD(Attack):
     """Train within a Euclidean ball around the model received.
 
-    Sun et al. 2019, "Can You Really Backdoor Federated Learning?", section 3 (norm-bounded
-    backdoor), and Wang et al. 2020, "Attack of the Tails", section 3.2: minimize the loss of the
-    poisoned data such that ||w - w_t|| <= delta, by a projection after each step of the descent. So
-    it passes a norm clipping of that radius and, unlike `NormProjection`, which shortens the
+    Sun et al. 2019, "Can You Really Backdoor Federated Learning?" (the norm-bounded backdoor),
+    and Wang et al. 2020, "Attack of the Tails" (the PGD attack): minimize the loss of the
+    poisoned data such that ||w - w_t|| <= delta, by a projection after each step of the descent.
+    So it passes a norm clipping of that radius and, unlike `NormProjection`, which shortens the
     finished update, the descent goes on from the ball. Running statistics are no part of it.
 
     Attributes

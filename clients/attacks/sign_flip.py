@@ -11,7 +11,7 @@ class SignFlip(Attack):
     """Send the own update with its sign turned around, and scaled.
 
     Li et al. 2019, "RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning
-    from Heterogeneous Datasets", section 5. Untargeted, and easily seen: a sanity check.
+    from Heterogeneous Datasets", experiments. Untargeted, and easily seen: a sanity check.
 
     Attributes
     ----------

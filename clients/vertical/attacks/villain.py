@@ -13,7 +13,7 @@ from ..attack import PartyAttack, check_fields
 class Villain(PartyAttack):
     """Find the rows of the target class, and train the top model on them with a trigger.
 
-    Bai et al. 2023, "VILLAIN: Backdoor Attacks Against Vertical Split Learning", section 4. The
+    Bai et al. 2023, "VILLAIN: Backdoor Attacks Against Vertical Split Learning". The
     party knows the label of one row, and after some honest epochs goes on in two steps:
 
     - Label inference: for a few rows of each batch it sends the embedding of the known row. Where
