@@ -27,11 +27,13 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_with_it_is_another_than_the_honest_one(
     name: str, honest: Path, tmp_path: Path
 ) -> None:
-    summary, screen = run(tmp_path, f"attack={name}", *FEW)
+    quick = ["attack.steps=2"] if name == "a3fl" else []
+    summary, screen = run(tmp_path, f"attack={name}", *quick, *FEW)
     models = [load_file(path / "model.safetensors") for path in (honest, tmp_path)]
     assert any((models[0][key] != models[1][key]).any() for key in models[0])
     assert all(tensor.isfinite().all() for tensor in models[1].values())
     assert (summary["attack_success_rate"] is None) == (name in UNTARGETED)
+    assert ("  attack success " in screen) == (name in TARGETED)  # in the line of a round
     said = {"all": "knowing all updates", "attackers": "knowing the attackers' updates"}
     if name in COLLUDING:
         assert f"colluding, {said[summary['knowledge']]}" in screen

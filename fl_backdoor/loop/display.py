@@ -52,14 +52,15 @@ class Display:
             self._progress.advance(self._progress.task_ids[0])
 
     def text(self, row: Row) -> str:
-        """Write a finished round or epoch."""
+        """Write a finished round or epoch; what does not apply is left out."""
         unit = self.unit
         text = f"  {unit} {row[unit]:>{len(str(self.total))}}/{self.total}"
         for measure in measures(unit):
-            if measure.line and measure.is_floor:
-                if row[measure.name] is not None:
-                    text += f" ({measure.line} {measure.text(row[measure.name])})"
-            elif measure.line:
+            if not measure.line or row[measure.name] is None:
+                continue
+            if measure.is_floor:
+                text += f" ({measure.line} {measure.text(row[measure.name])})"
+            else:
                 text += f"  {measure.line} {measure.text(row[measure.name]):>6}"
         if row.get("dropped") is not None:
             text += f"  dropped {shown(row['dropped'], 'clients')}"
