@@ -242,9 +242,9 @@ def test_descriptions_name_each_attack_and_its_settings() -> None:
         (flipping(poisoned_samples=-3), "attack.poisoned_samples=-3: allowed is 0 or more"),
         (
             flipping(sauce=1),
-            "attack.sauce: unknown key; allowed are allow_over_third, data, max_norm, "
-            "num_attackers, poisoned_samples, poisoning, replacement, roster, source, target, "
-            "uneven_shares",
+            "attack.sauce: unknown key; allowed are allow_over_third, data, learning_rate, "
+            "max_norm, num_attackers, poisoned_epochs, poisoned_samples, poisoning, replacement, "
+            "roster, roster_seed, schedule, source, target, uneven_shares",
         ),
         (backdoor(fraction=0.0), "attack.fraction=0.0: allowed is more than 0, at most 1"),
         (backdoor(fraction=1.5), "attack.fraction=1.5: allowed is more than 0, at most 1"),
