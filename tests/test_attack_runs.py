@@ -1,19 +1,30 @@
 """Every attack of the field in a tiny run: it changes the model, and the run says what it knows."""
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
+import fl_backdoor.loop.loop as experiment
 from fl_backdoor.errors import UserError
 
-from .test_experiment import run, tiny
+from .test_experiment import tiny
+from .test_vertical_experiment import Undrawn
 
 COLLUDING = ["alie", "ipm", "mimic", "min_max", "min_sum"]
 UNTARGETED = [*COLLUDING, "gaussian", "sign_flip"]
 TARGETED = ["a3fl", "neurotoxin", "pgd"]
 FEW = ["num_rounds=2", "dataset.samples_per_class=10"]
+
+
+def run(path: Path, *overrides: str) -> tuple[dict[str, Any], str]:
+    """Run a tiny experiment; return its summary and what it printed."""
+    screen = StringIO()
+    shown = Undrawn(Console(file=screen, width=120))
+    return experiment.run(tiny(*overrides), path, shown), screen.getvalue()
 
 
 @pytest.fixture(scope="module")
