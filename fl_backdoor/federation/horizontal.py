@@ -161,6 +161,10 @@ class Federation:
             training=self.training,
             strategy=self.config.strategy,
         )
+        everybody = self.cohort.size(self.config.num_clients) == self.config.num_clients
+        if self.attackers and everybody:  # else each round has other numbers
+            with self._named():
+                self.attack.check_all(self.config.num_clients, len(self.attackers))
         for client in {0, *self.attackers}:
             try:
                 self.client(client)

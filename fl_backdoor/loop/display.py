@@ -52,17 +52,16 @@ class Display:
             self._progress.advance(self._progress.task_ids[0])
 
     def text(self, row: Row) -> str:
-        """Write a finished round or epoch."""
+        """Write a finished round or epoch; what does not apply is left out."""
         unit = self.unit
         text = f"  {unit} {row[unit]:>{len(str(self.total))}}/{self.total}"
         for measure in measures(unit):
-            if not measure.line:
+            if not measure.line or (value := measure.judged(row)) is None:
                 continue
-            value = shown(measure.judged(row), measure.unit)
-            if not measure.is_floor:
-                text += f"  {measure.line} {value:>6}"
-            elif row[measure.name] is not None:
-                text += f" ({measure.line} {value})"
+            if measure.is_floor:
+                text += f" ({measure.line} {shown(value, measure.unit)})"
+            else:
+                text += f"  {measure.line} {shown(value, measure.unit):>6}"
         if row["at_chance"]:
             text += "  at chance"
         if row.get("dropped") is not None:

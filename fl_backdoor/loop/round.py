@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from clients import Colluders
+from clients.attacker import knowledge
 from strategies import Robust, Round
 from strategies.replies import metrics_of
 
@@ -246,6 +247,8 @@ class Rounds:
             raise UserError("no reply of any round was valid: there is no result")
         size = federation.cohort.size(config.num_clients)
         attackers = [] if self.clean else federation.attackers
+        attack = federation.attack
+        knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
             "clients_per_round": size,
@@ -255,6 +258,7 @@ class Rounds:
             "strategy": config.strategy,
             "attack": config.attack,
             "model": config.model,
+            **knows,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
         }
