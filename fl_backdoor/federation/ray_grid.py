@@ -36,7 +36,7 @@ MOST_LOSSES = 5
 MOST_STARTS = 3
 """Workers in a row that may die as they start; then their place stays empty."""
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 """Seconds without a reply after which a run says whom it waits for."""
 
 MOMENT = 0.05
@@ -147,9 +147,14 @@ class RayGrid(LocalGrid):
             if not futures:
                 raise UserError("engine=ray: no worker can be started")
             left = deadline - time.monotonic()
-            done, _ = ray.wait(list(futures), timeout=max(0.0, min(left, 1.0)))
-            for future in done:
-                self._hear(futures[future])
+            try:
+                done, _ = ray.wait(list(futures), timeout=max(0.0, min(left, 1.0)))
+                for future in done:
+                    self._hear(futures[future])
+            except OSError as error:
+                raise UserError(
+                    f"engine=ray: Ray has ended on this machine ({one_line(error)})"
+                ) from error
             if left <= 0:
                 return
             self._say_if_silent()
