@@ -147,24 +147,6 @@ def in_flower(clients: int, rounds: int) -> float:
     return taken[0]
 
 
-def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        grid = PromptGrid(grid) if ours else grid
-        strategy = FedAvg() if ours else FlowerFedAvg()
-        play(strategy, grid, 1)
-        started = time.perf_counter()
-        play(strategy, grid, rounds)
-        taken.append((time.perf_counter() - started) / rounds)
-
-    resources = {"num_cpus": 1, "num_gpus": 0.0}
-    run_simulation(
-        server_app,
-        app,
-        num_supernodes=clients,
-        backend_config={"client_resources": resources},  # type: ignore[dict-item]
-    )
-    return taken[0]
-
-
 def main(arguments: Sequence[str]) -> dict[str, float]:
     """Print and return the median ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
