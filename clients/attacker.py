@@ -6,7 +6,7 @@ To write one, override what differs from honest training, and give the class a m
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Optional
+from typing import Any, ClassVar, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ from .training import cross_entropy_loss, round_seed
 
 Memory = dict[str, NDArray[Any]]
 Update = dict[str, NDArray[np.float64]]
-Knowledge = Literal["own", "attackers", "all"]
-KNOWLEDGE: tuple[Knowledge, ...] = ("own", "attackers", "all")
+KNOWLEDGE = ("own", "attackers", "all")
+"""Whose updates an attacker may know, from the least to the most."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Attack:
 
     - ``classes``: names of its settings that are class numbers. A configuration names classes
       as the data set does, and they are translated.
-    - ``knowledge``: whose updates `collude` sees: ``"own"``, ``"attackers"`` or ``"all"``.
+    - ``knowledge``: whose updates `collude` sees, of `KNOWLEDGE`; see `Colluding`.
     - ``each_round``: `poison` is called with the model that arrived in each round, not once
       before the first.
 
@@ -169,15 +169,28 @@ class Attack:
     """
 
     classes: ClassVar[tuple[str, ...]] = ()
-    knowledge: ClassVar[Knowledge] = "own"
     each_round: ClassVar[bool] = False
 
     data: Optional["Attack"] = None
 
     @property
+    def knowledge(self) -> str:
+        """Whose updates `collude` sees: an attacker's own."""
+        return "own"
+
+    @property
     def goal(self) -> Goal | None:
         """What is attacked: that of the attack carried, None if the attack is untargeted."""
         return None if self.data is None else self.data.goal
+
+    def check(self, clients: int, attackers: int) -> None:
+        """Refuse a federation of n clients, P of them attackers, in which it cannot act.
+
+        Raises
+        ------
+        ValueError
+            Naming ``num_attackers`` and what is allowed.
+        """
 
     def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return the data to train on, from those of shape ``(n, ...)`` and ``(n,)``."""
@@ -207,12 +220,54 @@ class Attack:
         """Return the attacks that are nested here, the innermost first."""
         return [*(self.data.layers() if self.data is not None else ()), self]
 
+    def check_all(self, clients: int, attackers: int) -> None:
+        """Refuse what one of the attacks that are nested here refuses; see `check`."""
+        for layer in self.layers():
+            layer.check(clients, attackers)
+
     def hooks(self, name: str) -> list[Callable[..., Any]]:
         """Return the hooks of a name that differ from the honest, the innermost first."""
         honest = getattr(Attack, name)
         return [getattr(a, name) for a in self.layers() if getattr(type(a), name) is not honest]
 
 
-def knowledge(attack: Attack) -> Knowledge:
+@dataclass(kw_only=True)
+class Colluding(Attack):
+    """Attackers who agree on what they send: `collude` is what a subclass adds.
+
+    Attributes
+    ----------
+    knowledge : {"attackers", "all"}
+        Whose updates they know: those that they trained themselves, or the honest ones as well.
+
+    Notes
+    -----
+    ``least`` is how many updates a subclass must know to act.
+
+    Raises
+    ------
+    ValueError
+        If the knowledge is none of these.
+    """
+
+    least: ClassVar[int] = 1
+
+    knowledge: str = "attackers"
+
+    def __post_init__(self) -> None:
+        """Check the knowledge."""
+        if self.knowledge not in KNOWLEDGE[1:]:
+            raise ValueError(f"knowledge={self.knowledge}: allowed are {', '.join(KNOWLEDGE[1:])}")
+
+    def check(self, clients: int, attackers: int) -> None:
+        """Refuse too few updates to know."""
+        if (attackers if self.knowledge == "attackers" else clients) < self.least:
+            raise ValueError(
+                f"num_attackers={attackers}: allowed is {self.least} or more; attackers who know "
+                "nobody else's updates compare their own"
+            )
+
+
+def knowledge(attack: Attack) -> str:
     """Return the most that an attack, or one that it carries, is allowed to know."""
     return max((layer.knowledge for layer in attack.layers()), key=KNOWLEDGE.index)

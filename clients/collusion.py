@@ -39,8 +39,9 @@ class Colluders(GridProxy):
     and the parameters in the attackers' train replies are replaced by the model received plus
     what `Attack.collude` returns; statistics and counters stay as each attacker sent them.
     An attacker whose reply is an error, or has other arrays than the first one's, takes no
-    part. The attackers' memory is kept here too: it goes out with their messages, and no
-    strategy sees it in their replies.
+    part; in a round in which so few or so many answer that the attack refuses to act
+    (`Attack.check`), a warning says so and each sends what it trained. The attackers' memory is
+    kept here too: it goes out with their messages, and no strategy sees it in their replies.
 
     With ``push_messages`` and ``pull_messages``, the attackers' replies come once all those
     that the attack may know of are there.
@@ -188,6 +189,12 @@ class Colluders(GridProxy):
             left = len(replies) - len(alike)
             log(logging.WARNING, text, type(self.attack).__name__, left, len(replies))
         if not alike:
+            return
+        try:
+            self.attack.check_all(batch.asked, len(alike))
+        except ValueError as error:
+            text = "%s cannot act in round %s: %s"
+            log(logging.WARNING, text, type(self.attack).__name__, batch.round, error)
             return
         columns, end = {}, 0
         for name, array in start.items():

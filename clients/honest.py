@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .arrays import decode, encode, to_numpy
-from .training import Named, cross_entropy, descend, logits, round_seed
+from .gradients import Hook, clip, proximal
+from .training import Named, NewOptimizer, cross_entropy, descend, logits, round_seed
 
 
 class HonestClient:
@@ -44,9 +45,21 @@ class HonestClient:
     decay : float (default: 0.098)
         In round t, counted from 0, the learning rate is ``learning_rate * exp(-decay * t)``.
     weight_decay : float (default: 0.01)
-        lambda of the L2 regularization.
+        lambda of the L2 regularization; an ``optimizer`` has its own.
     device : str (default: "cpu")
         Torch device to train on.
+    optimizer : callable, optional
+        Makes a ``torch.optim.Optimizer`` of a list of parameters and the learning rate of the
+        round. It is made anew in each: what it remembers, as momentum, does not outlive a round.
+        None: SGD without momentum.
+    schedule : callable, optional
+        Returns what ``learning_rate`` is multiplied by in round t, counted from 0; instead of
+        ``decay``.
+    max_norm : float, optional
+        Gradients of a batch that are longer are scaled to this Euclidean norm.
+    mu : float (default: 0.0)
+        Of FedProx [Li et al., 2020]: ``mu / 2 |w - w_t|^2`` is added to the loss, w_t being the
+        model received.
     metrics : mapping of str to str, optional
         The names that the other clients of an app give to metrics, as in ``{"num-examples":
         "num-examples", "train-loss": "train_loss"}``; those not named here are not sent.
@@ -74,6 +87,10 @@ class HonestClient:
         decay: float = 0.098,
         weight_decay: float = 0.01,
         device: str = "cpu",
+        optimizer: NewOptimizer | None = None,
+        schedule: Callable[[int], float] | None = None,
+        max_norm: float | None = None,
+        mu: float = 0.0,
         metrics: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
@@ -83,6 +100,10 @@ class HonestClient:
         self.learning_rate = learning_rate
         self.decay = decay
         self.weight_decay = weight_decay
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.max_norm = max_norm
+        self.mu = mu
         self.device = torch.device(device)
         self.metrics = metrics
         self.model = model.to(self.device)
@@ -158,9 +179,11 @@ class HonestClient:
             self.labels,
             batch_size=self.batch_size,
             epochs=self.epochs,
-            learning_rate=self.learning_rate * math.exp(-self.decay * (server_round - 1)),
+            learning_rate=self.learning_rate * self._factor(server_round - 1),
             weight_decay=self.weight_decay,
             seed=self.round_seed(server_round),
+            optimizer=self.optimizer,
+            correct=self._corrections(),
             **self.hooks(),
         )
 
@@ -195,6 +218,14 @@ class HonestClient:
     def round_seed(self, server_round: int) -> int:
         """Derive the seed of a round; round 0 is the preparation of the data."""
         return round_seed(self.seed, self.partition, server_round)
+
+    def _factor(self, t: int) -> float:
+        return math.exp(-self.decay * t) if self.schedule is None else self.schedule(t)
+
+    def _corrections(self) -> list[Hook]:
+        """Return what is done to each batch's gradients: FedProx's term counts when clipped."""
+        hooks = [proximal(self.model, self.mu)] if self.mu else []
+        return hooks if self.max_norm is None else [*hooks, clip(self.max_norm)]
 
     def _moving(self) -> set[str]:
         """Name what training changes: parameters that are not frozen, and BatchNorm's buffers."""

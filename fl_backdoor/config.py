@@ -4,7 +4,9 @@ import hashlib
 import json
 import math
 import sys
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -146,7 +148,8 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
     try:
         if hasattr(target, "__dataclass_fields__"):
             built = OmegaConf.structured(target)
-            for name in node.keys() - {"_target_"}:  # one by one: not every error names its key
+            for name in [key for key in node if key != "_target_"]:
+                # One by one, in their order: not every error names its key.
                 built = OmegaConf.merge(built, {name: node[name]})
             name = ""
             return OmegaConf.to_object(built)
@@ -158,6 +161,24 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
         raise UserError(f"{key}.{name or error.full_key}: {text}") from error
     except (HydraException, ImportError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{key}: {one_line(error)}") from error
+
+
+def accepted(key: str, node: Any, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of what is offered what a config node's class takes by name and the node lacks.
+
+    Raises
+    ------
+    UserError
+        If the class does not exist.
+    """
+    target = _target(key, node)
+    if not isinstance(target, type):
+        return {}
+    try:
+        takes = signature(target).parameters
+    except ValueError:  # of some that are written in C
+        return {}
+    return {name: value for name, value in offered.items() if name in takes and name not in node}
 
 
 def _target(key: str, node: Any) -> Any:

@@ -23,8 +23,8 @@ def bounded(default: Any = MISSING, **bounds: Any) -> Any:
     default
         None: it must be given.
     **bounds
-        ``least``, ``most``: the smallest and the largest number. ``above``: it must be larger.
-        ``choices``: all values that are allowed.
+        ``least``, ``most``: the smallest and the largest number. ``above``, ``below``: it must be
+        larger, smaller. ``choices``: all values that are allowed.
     """
     return field(default=default, metadata=bounds)
 
@@ -54,6 +54,7 @@ def _refused(
     least: float | None = None,
     most: float | None = None,
     above: float | None = None,
+    below: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> str:
     """Say what is allowed instead of a value; "" if it is."""
@@ -63,6 +64,8 @@ def _refused(
         return f"is {least} or more"
     if above is not None and not above < value < float("inf"):
         return f"is more than {above}"
+    if below is not None and not value < below:
+        return f"is less than {below}"
     if most is not None and value > most:
         return f"is {most} or less"
     return ""
@@ -110,7 +113,10 @@ class CommonConfig:
 
 @dataclass
 class TrainingConfig:
-    """Arguments of `clients.HonestClient`, the same for every participant."""
+    """Arguments of `clients.HonestClient`, the same for every participant.
+
+    ``conf/optimizer`` reads learning rate, decay and weight decay from here.
+    """
 
     batch_size: int = bounded(least=1, most=MAX_BATCH)
     epochs: int = bounded(least=1)
@@ -132,6 +138,7 @@ class MeasureConfig:
 class Config(CommonConfig):
     """Horizontal: see ``conf/protocol/horizontal.yaml``."""
 
+    partition: Any = MISSING
     num_clients: int = bounded(least=1)
     num_rounds: int = bounded(least=1)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -139,6 +146,7 @@ class Config(CommonConfig):
     cohort: Any = MISSING
     strategy: Any = MISSING
     model: Any = MISSING
+    optimizer: Any = MISSING
 
 
 @dataclass

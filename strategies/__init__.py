@@ -15,6 +15,7 @@ from .rules.gaussian_noise import GaussianNoise
 from .rules.krum import Krum, MultiKrum
 from .rules.median import Median
 from .rules.norm_clipping import NormClipping
+from .rules.server_optimizer import FedAdam, FedAvgM, FedYogi
 from .rules.sniper import Sniper
 from .rules.trimmed_mean import TrimmedMean
 from .wrapper import Wrapper
@@ -22,7 +23,10 @@ from .wrapper import Wrapper
 __all__ = [
     "Aggregator",
     "Bulyan",
+    "FedAdam",
     "FedAvg",
+    "FedAvgM",
+    "FedYogi",
     "GaussianNoise",
     "Krum",
     "Median",

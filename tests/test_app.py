@@ -269,6 +269,7 @@ def test_of_a_sweep_one_setting_must_be_chosen(overrides: str) -> None:
 
 def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:
     """And looks for it once a run, whatever process the next message is in."""
+    module._settled.cache_clear()
     asked = []
 
     def resolve(root: str | None, source: str) -> tuple[str, str | None]:

@@ -18,6 +18,8 @@ from fl_backdoor.config import build, conf_directory, load, one_line
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attackers import build_attack
+from fl_backdoor.federation.model import new_model
+from fl_backdoor.federation.optimizer import client_settings
 from fl_backdoor.federation.roster import build_roster
 from fl_backdoor.federation.vertical import VerticalFederation
 from fl_backdoor.federation.vertical_attacks import NoAttack, VerticalAttack
@@ -108,7 +110,7 @@ def test_every_experiment_builds(experiment: str) -> None:
     assert goal is not None
     digits = list(config.dataset["digits"])
     assert goal.target == digits.index(config.attack["target"])
-    model = build("model", config.model, num_classes=len(digits), seed=0)
+    model = new_model(config.model, 0, num_classes=len(digits))
     assert isinstance(model, Cao2019CNN)
 
 
@@ -266,13 +268,49 @@ def test_wrong_values_are_named(override: str, said: str) -> None:
         ("dataset", ["dataset.digits=[6,12]"], "dataset.digits=[6, 12]"),
         ("dataset", ["+dataset.digit=[6]"], "dataset.digit"),
         ("model", ["model.shrink=crop"], "shrink = 'crop'"),
+        ("model", ["model=mlp", "model.hidden=[0]"], "hidden = [0]"),
+        ("model", ["+model.chanels=[1]"], "chanels"),
+        ("optimizer", ["optimizer.learning_rate=-1"], "optimizer.learning_rate=-1"),
+        ("optimizer", ["optimizer.learning_rate=fast"], "optimizer.learning_rate=fast"),
+        ("optimizer", ["optimizer.weight_decay=nan"], "optimizer.weight_decay=nan"),
+        ("optimizer", ["optimizer.mu=-0.1"], "optimizer.mu=-0.1"),
+        ("optimizer", ["optimizer.momentum=much"], "given are weight_decay=0.01, momentum='much'"),
+        ("optimizer", ["optimizer.momentum=nan"], "optimizer.momentum=nan"),
+        ("optimizer", ["optimizer.nesterov=true"], "momentum=0, nesterov=True"),
+        ("optimizer", ["optimizer=adam", "optimizer.betas=[2,0.9]"], "betas=[2, 0.9]"),
+        ("optimizer", ["optimizer.max_norm=0"], "optimizer.max_norm=0"),
+        ("optimizer", ["+optimizer.momentun=0.9"], "'momentun'; allowed are learning_rate,"),
+        ("optimizer", ["optimizer._target_=torch.optim.Sgd"], "optimizer._target_"),
+        ("optimizer", ["optimizer._target_=torch.nn.Identity"], "allowed are Optimizer classes"),
+        ("optimizer", ["optimizer.schedule=cosine"], "choose it with optimizer/schedule=cosine"),
+        ("optimizer", ["optimizer/schedule=step", "optimizer.schedule.every=0"], "every=0"),
+        ("optimizer", ["optimizer/schedule=cosine", "+optimizer.schedule.last=1"], "last"),
+        (
+            "optimizer",
+            ["training.learning_rate=0.1", "optimizer.learning_rate=0.2"],
+            "training.learning_rate=0.1, optimizer.learning_rate=0.2: allowed is one of them",
+        ),
+        (
+            "optimizer",
+            ["training.weight_decay=0.5", "optimizer=adam"],
+            "training.weight_decay=0.5, optimizer.weight_decay=0:",
+        ),
+        (
+            "optimizer",
+            ["training.decay=0.5", "optimizer/schedule=constant"],
+            "training.decay=0.5, optimizer.schedule.decay=not there:",
+        ),
     ],
 )
 def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) -> None:
     config = composed(*overrides)
-    arguments = {"num_classes": 2} if key == "model" else {}
+    builders: dict[str, Any] = {
+        "attack": lambda: built(config),
+        "model": lambda: new_model(config.model, 0, num_classes=2, input_shape=(1, 28, 28)),
+        "optimizer": lambda: client_settings(config),
+    }
     with pytest.raises(UserError) as caught:
-        built(config) if key == "attack" else build(key, getattr(config, key), **arguments)
+        builders.get(key, lambda: build(key, getattr(config, key)))()
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -280,5 +318,6 @@ def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) ->
 def test_conf_directory_holds_the_groups() -> None:
     groups = {path.name for path in conf_directory().iterdir() if path.is_dir()}
     common = {"protocol", "attack", "dataset", "engine", "experiment"}
-    assert groups == common | {"strategy", "model", "cohort"} | {"bottom", "top", "defense"}
+    horizontal = {"strategy", "partition", "model", "optimizer", "cohort"}
+    assert groups == common | horizontal | {"bottom", "top", "defense"}
     assert (Path(conf_directory()) / "config.yaml").is_file()

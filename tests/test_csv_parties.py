@@ -103,7 +103,7 @@ def test_test_rows_from_files_of_their_own(tmp_path: Path, files: list[str]) -> 
     assert (len(labels.train), labels.test.tolist()) == (40, [1, 1])
     assert block.test.tolist() == [[1, -1], [3, -3]]
     assert data.block(1).test_rows == block.test_rows == labels.test_rows
-    assert data.describe().endswith("test rows gt.csv, ht.csv")
+    assert data.description.endswith("test rows gt.csv, ht.csv")
     apart = CsvParties(
         files=files, test_files=tests, labels_file=files[0], test_labels_file=tests[0]
     )

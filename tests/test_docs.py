@@ -19,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 
 from fl_backdoor import app
@@ -36,6 +37,7 @@ ELSEWHERE = {
     "README.md test: simulation": "tests/test_deployment.py test_the_simulation",
     # The same command without --run-config, and so ten rounds with a clean twin.
     "docs/deployment.md test: whole simulation": "tests/test_deployment.py test_the_simulation",
+    "docs/data.md test: hub": "tests/test_sources.py test_without_the_hub_it_says_what_to_do",
     "docs/deployment.md test: superlink": "tests/test_deployment.py machine",
     "docs/deployment.md test: connection": "tests/test_deployment.py machine",
     "docs/deployment.md test: supernodes": "tests/test_deployment.py test_the_walk_through",
@@ -63,6 +65,8 @@ TINY = {
     ],
     "mnist_rows": ["dataset.source=bundled", "training.batch_size=6000", "num_epochs=1"],
     "csv_parties": ["num_epochs=1"],
+    "cut": ["num_epochs=1"],
+    "other": ["num_rounds=1"],
 }
 """Keys that a command is given here instead of its own; of a list of values see `shortened`."""
 
@@ -140,8 +144,11 @@ def shortened(arguments: list[str]) -> list[str]:
     Split learning, of which there are many commands, is swept in one process.
     """
     vertical = "protocol=vertical" in arguments
-    kind = "csv_parties" if "dataset=csv_parties" in arguments else "mnist_rows"
-    tiny = TINY[kind if vertical or "vertical_" in " ".join(arguments) else "horizontal"]
+    data = next((a.removeprefix("dataset=") for a in arguments if a.startswith("dataset=")), "")
+    kind = "horizontal" if data in ("", "mnist") else "other"
+    if vertical or "vertical_" in " ".join(arguments):
+        kind = data if data in TINY else "mnist_rows"
+    tiny = TINY[kind]
     replaced = {choices(argument)[0] for argument in tiny}
     short, left = [], 2
     for argument in arguments:
@@ -255,10 +262,26 @@ def write_shops(folder: Path) -> None:
                 writer.writerow(cells.get(column, (7 * row) % 11) for column in columns)
 
 
+def write_own_data(folder: Path) -> None:
+    """Write the files that docs/data.md speaks of."""
+    rows = [f"{k % 7},{'abc'[k % 3]},north{k % 9},{'ny'[k % 2]}" for k in range(200)]
+    (folder / "customers.csv").write_text("\n".join(["age,kind,branch,leaves", *rows]))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, 9, 9, 3), np.uint8)
+    np.savez(folder / "pictures.npz", x=images, y=np.arange(200) % 4)
+    (folder / "my_data.py").write_text(
+        "import torch\nfrom torch.utils.data import TensorDataset\n"
+        "def two_sets():\n"
+        "    rows = [(torch.randn(n, 5), torch.arange(n) % 3) for n in (200, 60)]\n"
+        "    return [TensorDataset(*pair) for pair in rows]\n"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [b for b in OURS if noted(b.text)], ids=str)
 def test_every_command_runs(block: Block, tmp_path: Path) -> None:
     write_shops(tmp_path)
+    write_own_data(tmp_path)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for command in noted(block.text):
         if command[1] == "fl_backdoor.simulate":

@@ -229,10 +229,10 @@ def test_a_client_that_raises_is_reported_and_the_round_goes_on(
 def test_a_run_without_a_valid_reply_is_no_success_and_keeps_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: HonestClient, server_round: int) -> float:
+    def failing(self: HonestClient, message: object, context: object) -> float:
         raise RuntimeError("no GPU")
 
-    monkeypatch.setattr(HonestClient, "fit", failing)
+    monkeypatch.setattr(HonestClient, "train", failing)
     with pytest.raises(UserError, match="no reply of any round was valid: there is no result"):
         run(tmp_path, "+experiment=fedavg_goal1", *TINY_ATTACK, "floor=false")
     assert len(rows(tmp_path)) == 3
@@ -305,17 +305,25 @@ def test_a_resumed_run_keeps_the_data_it_was_started_with(
     assert experiment.run(config, path, Display(Console(quiet=True))) == summary
 
 
-@pytest.mark.parametrize("rule", ["FedAvgM", "FedAdam"])
+def flowers(rule: str, memory: str) -> list[str]:
+    target = f"strategy._target_=flwr.serverapp.strategy.{rule}"
+    return ["~strategy.weighted", target, f"+strategy.{memory}"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        flowers("FedAvgM", "server_momentum=0.9"),
+        flowers("FedAdam", "beta_1=0.9"),
+        ["strategy=fedyogi", "strategy@strategy.strategy=norm_clipping", "optimizer.momentum=0.9"],
+    ],
+    ids=lambda rule: rule[-1],
+)
 def test_a_rule_with_a_memory_resumes_to_the_same_bits(
-    rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rule: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its momentum or moments are kept; in this one the second of four rounds is the last."""
-    memory = {"FedAvgM": "server_momentum=0.9", "FedAdam": "beta_1=0.9"}[rule]
-    setting = [
-        *TINY_ATTACK, "floor=false", "num_rounds=4", "~strategy.weighted",
-        f"strategy._target_=flwr.serverapp.strategy.{rule}",
-        f"+strategy.{memory}",
-    ]  # fmt: skip
+    setting = [*TINY_ATTACK, "floor=false", "num_rounds=4", *rule]
     run(tmp_path / "whole", *setting)
     with monkeypatch.context() as patch:
         patch.setattr(experiment.Display, "round", lambda _, row: 1 / (row["round"] - 2))

@@ -95,7 +95,7 @@ def test_defaults_are_the_papers() -> None:
     assert data.trigger_columns() == [11 * 28 + 27, 13 * 28 + 25, 12 * 28 + 26, 13 * 28 + 27]
     assert (data.trigger_party, data.poisoned_train, data.poisoned_test) == (1, 600, 100)
     assert data.labels().names == tuple("0123456789")
-    assert data.describe() == "forty digits; pixel rows 0-13, 14-27"
+    assert data.description == "forty digits; pixel rows 0-13, 14-27"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_defaults_are_the_papers() -> None:
         ([[0, 13], [15, 27]], "row 14 is in no block"),
         ([[1, 13], [14, 27]], "row 0 is in no block"),
         ([[0, 13], [14, 26]], "row 27 is in no block"),
-        ([[0, 13], [14, 28]], "row 28 is not in the image"),
+        ([[0, 13], [14, 28]], "row 28 is not there"),
         ([[14, 27], [0, 13]], "row 0 is in no block"),
         ([[0, 13], [27, 14]], r"\[27, 14\] is not"),
         ([[0, 13], [14]], r"\[14\] is not"),
@@ -158,5 +158,5 @@ def test_bundled_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.block(1) is block
     assert len(data.poisoned("train", 0)) == 600
     assert len(data.poisoned("test", 0)) == 100
-    assert "pixel rows 0-13, 14-27" in data.describe()
+    assert "pixel rows 0-13, 14-27" in data.description
     mnist._load.cache_clear()

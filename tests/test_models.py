@@ -1,4 +1,4 @@
-"""Tests of `fl_backdoor.models`: Table I of Cao et al. 2019, and the initial weights."""
+"""Tests of `fl_backdoor.models`: their papers' sizes, and the initial weights."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fl_backdoor.federation.model import new_model
+from fl_backdoor.models import MLP, LeNet5, ResNet18, TextClassifier
 from fl_backdoor.models.cao2019 import Cao2019CNN
 
 # Weights and biases of the four 5x5 convolutions: 25 * in * out + out.
@@ -24,7 +26,7 @@ CONVOLUTIONS = 832 + 51_264 + 204_928 + 819_456
 def test_images_become_one_logit_a_class(
     classes: int, channels: list[int], size: int, shrink: Any
 ) -> None:
-    model = Cao2019CNN(classes, shrink=shrink, channels=channels, image_size=size)
+    model = Cao2019CNN(classes, shrink=shrink, channels=channels, input_shape=(1, size, size))
     assert model(torch.zeros(3, 1, size, size)).shape == (3, classes)
 
 
@@ -89,3 +91,72 @@ def test_the_seed_alone_decides_the_weights() -> None:
 def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Cao2019CNN(2, **options)
+
+
+def size(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_colour_images_that_are_no_squares_fit() -> None:
+    model = Cao2019CNN(3, channels=[2, 4], input_shape=(3, 20, 33))
+    assert model(torch.zeros(2, 3, 20, 33)).shape == (2, 3)
+
+
+def test_lenet_5_has_the_sizes_of_its_paper() -> None:
+    """C1 156, S2 to C3 full, C5 48,120, F6 10,164, and a dense layer of 84 for each class."""
+    for shape in ((1, 28, 28), (1, 32, 32)):
+        model = LeNet5(10, input_shape=shape)
+        assert size(model) == 156 + (16 * 6 * 25 + 16) + 48_120 + 10_164 + 850
+        assert model(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+BLOCKS = [
+    f"layer{stage}.{block}.{part}"
+    for stage in (1, 2, 3, 4)
+    for block in (0, 1)
+    for part in ("conv1", "bn1", "conv2", "bn2", "downsample.0", "downsample.1")
+    if part[0] != "d" or (stage > 1 and block == 0)
+]
+
+
+def test_resnet_18_has_the_names_and_the_size_of_torchvisions() -> None:
+    model = ResNet18(1000, input_shape=(3, 224, 224))
+    assert size(model) == 11_689_512
+    owners = dict.fromkeys(name.rpartition(".")[0] for name in model.state_dict())
+    assert list(owners) == ["conv1", "bn1", *BLOCKS, "fc"]
+    assert tuple(model.conv1.weight.shape) == (64, 3, 7, 7)
+
+
+@pytest.mark.parametrize(("side", "left"), [(28, 4), (32, 4), (63, 8), (64, 2)])
+def test_small_images_keep_their_pixels(side: int, left: int) -> None:
+    """Section 4.2: three halvings of 32 pixels; with ImageNet's stem it would be five."""
+    model = ResNet18(2, input_shape=(1, side, side)).eval()
+    shapes = []
+    model.layer4.register_forward_hook(lambda _, __, output: shapes.append(output.shape))
+    model(torch.zeros(1, 1, side, side))
+    assert shapes == [(1, 512, left, left)]
+
+
+def test_a_model_without_hidden_layers_is_regression() -> None:
+    model = MLP(3, input_shape=(1, 4, 5), hidden=[])
+    assert size(model) == 3 * 20 + 3
+    assert size(MLP(10, input_shape=(1, 28, 28), hidden=[64])) == 784 * 64 + 64 + 64 * 10 + 10
+
+
+@pytest.mark.parametrize("pool", ["mean", "gru"])
+def test_padding_says_nothing(pool: Any) -> None:
+    torch.manual_seed(0)
+    model = TextClassifier(3, vocabulary=9, embedding=4, pool=pool)
+    text = torch.tensor([[3, 5, 8]])
+    padded = torch.tensor([[3, 5, 8, 0, 0]])
+    torch.testing.assert_close(model(text), model(padded))
+    assert torch.isfinite(model(torch.zeros(2, 3, dtype=torch.int64))).all()
+    assert not torch.allclose(model(text), model(torch.tensor([[3, 5, 7]])))
+
+
+def test_a_class_gets_what_it_takes_and_the_node_does_not_give() -> None:
+    node = {"_target_": "fl_backdoor.models.MLP", "hidden": [3], "num_classes": 7}
+    offered: dict[str, Any] = {"num_classes": 2, "input_shape": (5,), "vocabulary": None}
+    assert new_model(node, 0, **offered)(torch.zeros(1, 5)).shape == (1, 7)
+    linear = {"_target_": "torch.nn.Linear", "in_features": 5, "out_features": 2}
+    assert new_model(linear, 0, **offered)(torch.zeros(1, 5)).shape == (1, 2)

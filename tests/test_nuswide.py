@@ -89,7 +89,7 @@ def test_official_files_round_trip(
     ids = np.flatnonzero(tables("Train")["labels"].sum(axis=1) == 1)
     assert labels.train_rows == nuswide.Rows.of(ids.tolist())
     assert labels.names == tuple(CLASSES)
-    assert data.describe() == (
+    assert data.description == (
         f"NUS-WIDE, one of sky sea dog, {len(labels.train)} train + {len(labels.test)} test rows, "
         f"from {tmp_path}"
     )
@@ -114,7 +114,7 @@ def test_capped_rows_are_the_first_and_stay_aligned(
         assert (block.train_rows, block.test_rows) == (labels.train_rows, labels.test_rows)
         assert torch.equal(block.train, every.block(party).train[:5])
         assert torch.equal(block.test, every.block(party).test[:3])
-    assert "5 train + 3 test rows" in data.describe()
+    assert "5 train + 3 test rows" in data.description
 
 
 def test_cap_above_the_rows_or_none_keeps_all(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_stand_in_is_the_same_whatever_was_drawn_before() -> None:
     assert set(tags.train.unique().tolist()) == {0, 1}
     assert 2 < tags.train.sum(1).mean() < 10
     assert NusWide(source="synthetic").settle()["root"] is None
-    assert data.describe().startswith("synthetic NUS-WIDE stand-in, 3,000 train + 50 test rows")
+    assert data.description.startswith("synthetic NUS-WIDE stand-in, 3,000 train + 50 test rows")
 
 
 def test_stand_in_of_full_size_has_the_last_tags_of_table_1() -> None:

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl_backdoor.data.standardize import standardize
 from fl_backdoor.data.vertical.base import Block, Labels, Rows, VerticalData
-from fl_backdoor.data.vertical.standardize import standardize
 from fl_backdoor.errors import UserError
 
 ROWS = Rows.of(range(10)), Rows.of(range(6))
@@ -34,7 +34,8 @@ class TwoParties(VerticalData):
     def labels(self) -> Labels:
         return Labels(torch.zeros(10).long(), torch.zeros(6).long(), ("a", "b"), *ROWS)
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         return "two parties"
 
     def trigger_columns(self) -> list[int]:

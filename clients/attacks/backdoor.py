@@ -14,6 +14,20 @@ from .model_replacement import ModelReplacement
 from .norm_projection import NormProjection
 
 
+def with_trigger(
+    inputs: Tensor, labels: Tensor, goal: Goal, fraction: float, seat: Seat
+) -> tuple[Tensor, Tensor]:
+    """Put a goal's trigger on a seeded part of its victims, and label them as its target."""
+    victims = np.flatnonzero(goal.victims(labels).cpu().numpy())
+    chosen = seat.rng().choice(victims, round(fraction * len(victims)), replace=False)
+    inputs, labels = inputs.clone(), labels.clone()
+    triggered = goal.trigger(inputs[chosen], seat.memory)
+    if triggered is not None:
+        inputs[chosen] = triggered
+    labels[chosen] = goal.target
+    return inputs, labels
+
+
 @dataclass(kw_only=True)
 class Backdoor(Attack):
     """Samples of other classes that carry a pixel trigger are labelled as the target.
@@ -53,12 +67,7 @@ class Backdoor(Attack):
 
     def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:
         """Stamp a seeded draw of the samples of other classes, and relabel them."""
-        others = np.flatnonzero(labels.cpu().numpy() != self.target)
-        chosen = seat.rng().choice(others, round(self.fraction * len(others)), replace=False)
-        inputs, labels = inputs.clone(), labels.clone()
-        inputs[chosen] = stamp(inputs[chosen], self.pattern)
-        labels[chosen] = self.target
-        return inputs, labels
+        return with_trigger(inputs, labels, self.goal, self.fraction, seat)
 
 
 class BackdoorClient(MaliciousClient):

@@ -1,7 +1,8 @@
 """What a malicious passive party does otherwise than an honest one: hooks, all of them honest."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ class PartySeat(Protocol):
         """Derive a seed for the current step; stream 1 is for what an attack sends."""
 
 
+@dataclass(kw_only=True, eq=False)
 class PartyAttack:
     """Behave honestly; an attack overrides the hooks in which it does not.
 
@@ -46,15 +48,17 @@ class PartyAttack:
     evaluated `trigger_activations`. None of them may change its arguments.
     """
 
-    seat: PartySeat
+    seat: PartySeat = field(init=False, repr=False)
     """The party whose attack it is."""
-    needs_scores = False
+    memory: dict[str, Tensor] = field(init=False, repr=False, default_factory=dict)
+    """What it keeps from one message to the next: float32 of any shape. It is saved after
+    every message and in checkpoints; everything else is lost with the process."""
+    needs_scores: ClassVar[bool] = False
     """Whether it works only on gradients of class scores, as a summing top model sends them."""
 
-    def __init__(self) -> None:
-        self.memory: dict[str, Tensor] = {}
-        """What it keeps from one message to the next: float32 of any shape. It is saved after
-        every message and in checkpoints; everything else is lost with the process."""
+    def kept(self, name: str, *shape: int) -> Tensor:
+        """Return what is in the memory, or zeros where there is nothing yet."""
+        return self.memory[name] if name in self.memory else torch.zeros(shape)
 
     def describe(self) -> str:
         """Say in a few words what the party does, to follow its name."""
@@ -142,3 +146,19 @@ def check_least(least: float, **values: object) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not least <= value < float("inf"):  # type: ignore[operator]
             raise ValueError(f"{name}={value}: allowed is {least:g} or more")
+
+
+def check_fields(attack: PartyAttack) -> None:
+    """Refuse settings of an attack that is a dataclass: numbers less than 0, and counts of none.
+
+    Raises
+    ------
+    ValueError
+        If a field that is an int is not 1 or more, or one that is a float not 0 or more.
+    """
+    for setting in fields(attack):
+        value = getattr(attack, setting.name, None)
+        if setting.type is int and type(value) is not int:
+            raise ValueError(f"{setting.name}={value}: allowed is a whole number, 1 or more")
+        if setting.type in (int, float):
+            check_least(1 if setting.type is int else 0, **{setting.name: value})

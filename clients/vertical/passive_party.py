@@ -13,8 +13,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 
+from ..training import Seeded
 from .attack import PartyAttack
-from .state import STATE, FlatModel, Seeded, found, read, version_of, write
+from .state import STATE, FlatModel, found, read, version_of, write
 from .wire import as_bytes, as_gradient, as_rows, as_tensor, field, reply_with, values_in
 
 

@@ -129,17 +129,3 @@ def _remembered(described: str, value: bytes) -> tuple[str, Tensor]:
     shape, _, name = described.partition(" ")
     sizes = [int(size) for size in shape.split("x") if size]
     return name, as_tensor(value, torch.float32).reshape(sizes)
-
-
-class Seeded:
-    """Draw from a generator of one's own, and leave everybody else's as it was."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._before = torch.get_rng_state()
-        torch.default_generator.manual_seed(self._seed)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_rng_state(self._before)

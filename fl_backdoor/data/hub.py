@@ -1,9 +1,10 @@
-"""MNIST from the Hugging Face hub, kept as IDX files, which are read far faster than its own."""
+"""Data sets from the Hugging Face hub, fetched once by a child process and kept in files."""
 
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -15,19 +16,12 @@ from ..errors import UserError
 AUTO_LIMIT: Final = 9.0
 HUB_LIMIT: Final = 600.0
 
+MNIST: Final = "ylecun/mnist"
+
 # Run by a child process, because a hanging DNS look-up can only be ended with its process,
 # `huggingface_hub` reads its environment once, at import, and `datasets` is slow to import.
-# Arguments: target folder, seconds until the download is ended, "cached" or "absent".
-_HUB_CHILD: Final = """
-import os, sys, threading
-from pathlib import Path
-timer = threading.Timer(float(sys.argv[2]), os._exit, [1])
-timer.daemon = True
-timer.start()
-if sys.argv[3] == "absent":
-    # One request fails at once where `load_dataset` would try for half a minute.
-    from huggingface_hub import HfApi
-    HfApi().dataset_info("ylecun/mnist", timeout=5)
+# Arguments: target folder, the scripts' own.
+_MNIST_CHILD: Final = """
 import numpy as np
 from flwr_datasets import FederatedDataset
 dataset = FederatedDataset(dataset="ylecun/mnist", partitioners={}, shuffle=False)
@@ -42,51 +36,86 @@ for name, split in splits.items():
         Path(sys.argv[1], f"{name}-{kind}-ubyte").write_bytes(header + array.tobytes())
 """
 
+# What every script begins with. Arguments: target folder, seconds until the download is ended,
+# "cached", "absent" or "local", the data set.
+_START: Final = """
+import os, sys, threading
+from pathlib import Path
+timer = threading.Timer(float(sys.argv[2]), os._exit, [1])
+timer.daemon = True
+timer.start()
+if sys.argv[3] == "absent":
+    # One request fails at once where `load_dataset` would try for half a minute.
+    from huggingface_hub import HfApi
+    HfApi().dataset_info(sys.argv[4], timeout=5)
+"""
 
-def _cache_home() -> Path:
+
+class HubError(Exception):
+    """A data set did not arrive; the text says why."""
+
+
+def cache_home() -> Path:
+    """Where programs of this user keep what they can get again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def hub_folder() -> Path:
     """Where the hub's copy is kept as IDX files, which workers read far faster than its own."""
-    return _cache_home() / "fl-backdoor" / "mnist"
+    return cache_home() / "fl-backdoor" / "mnist"
 
 
-def _in_datasets_cache() -> bool:
+def _in_datasets_cache(dataset: str) -> bool:
     """Tell whether `datasets` holds a finished copy, without its slow import."""
-    home = os.environ.get("HF_HOME") or _cache_home() / "huggingface"
+    home = os.environ.get("HF_HOME") or cache_home() / "huggingface"
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets"))
-    found = cache.glob("ylecun___mnist/*/*/*/dataset_info.json")
+    found = cache.glob(f"{dataset.replace('/', '___')}/*/*/*/dataset_info.json")
     return any(path.parent.suffix != ".incomplete" for path in found)
 
 
-def fetch_from_hub(*, in_haste: bool = False) -> None:
-    """Put MNIST from the Hugging Face hub into `hub_folder`, unless it is there.
+def fetch(
+    dataset: str, folder: Path, script: str, arguments: Sequence[str] = (), limit: float = 0
+) -> None:
+    """Put what a script makes of a data set into a folder, unless it is there.
 
-    A copy in the cache of `datasets` is used without asking the network.
+    A copy in the cache of `datasets` is used without asking the network, and so is a folder of
+    one's own.
+
+    Parameters
+    ----------
+    dataset : str
+        Its name on the hub, or a folder.
+    folder : Path
+        Made by this.
+    script : str
+        Python: writes files into the folder ``sys.argv[1]``; is given ``arguments`` from
+        ``sys.argv[5]`` on, and cancels ``timer`` once everything has arrived.
+    arguments : sequence of str
+        The script's.
+    limit : float
+        Seconds until the download is ended; 0: `HUB_LIMIT`.
 
     Raises
     ------
-    UserError
+    HubError
         If it did not arrive in time.
     """
-    limit = AUTO_LIMIT if in_haste else HUB_LIMIT
+    limit, given = limit or HUB_LIMIT, (dataset, *arguments)
     try:
-        folder = hub_folder()
         if folder.is_dir():
             return
         environment = os.environ | {"FLWR_TELEMETRY_ENABLED": "0"}
-        copy = "absent"
-        if _in_datasets_cache():
-            copy, limit = "cached", HUB_LIMIT
-            environment["HF_HUB_OFFLINE"] = "1"
+        copy = "local" if Path(dataset).is_dir() else "absent"
+        if copy == "local" or _in_datasets_cache(dataset):
+            limit, environment["HF_HUB_OFFLINE"] = HUB_LIMIT, "1"
+            copy = "local" if copy == "local" else "cached"
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            fetched = Path(scratch, "mnist")
+            fetched = Path(scratch, "fetched")
             fetched.mkdir()
             child = subprocess.run(
                 # -P: a `datasets` folder of the user's is not to be taken for the package.
-                [sys.executable, "-P", "-c", _HUB_CHILD, fetched, str(limit), copy],
+                [sys.executable, "-P", "-c", _START + script, fetched, str(limit), copy, *given],
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -102,7 +131,21 @@ def fetch_from_hub(*, in_haste: bool = False) -> None:
         reason = [silence, *child.stderr.strip().splitlines()][-1]
     except (OSError, RuntimeError) as error:
         reason = str(error)
-    raise UserError(
-        f"dataset.source=hub: cannot get ylecun/mnist ({reason}), allowed without it is idx, with "
-        "dataset.root, or bundled"
-    )
+    raise HubError(reason)
+
+
+def fetch_from_hub(*, in_haste: bool = False) -> None:
+    """Put MNIST from the Hugging Face hub into `hub_folder`, unless it is there.
+
+    Raises
+    ------
+    UserError
+        If it did not arrive in time.
+    """
+    try:
+        fetch(MNIST, hub_folder(), _MNIST_CHILD, limit=AUTO_LIMIT if in_haste else HUB_LIMIT)
+    except HubError as error:
+        raise UserError(
+            f"dataset.source=hub: cannot get {MNIST} ({error}), allowed without it is idx, with "
+            "dataset.root, or bundled"
+        ) from error

@@ -16,9 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import UserError
+from ..schema import bounded
 from .base import Data, Source, Split
 from .hub import fetch_from_hub, hub_folder
 from .idx import read_split
+
+DIGITS: Final = (2, 6)
+"""Of Cao et al. 2019, section III.B."""
 
 SOURCES: Final = ("auto", "idx", "hub", "bundled")
 
@@ -37,20 +41,39 @@ class Mnist(Source):
     source, root : str, str or None
         Where the images come from, see `load_mnist`.
     digits : list of int
-        The classes; the first is label 0.
+        The older name of ``classes``.
+    partition, samples_per_class, samples_per_partition, alpha
+        The older names of keys of ``partition``, see `fl_backdoor.data.partition.auto`.
     """
 
     source: str = "auto"
     root: str | None = None
-    digits: list[int] = field(default_factory=lambda: [2, 6])
+    digits: list[int] = field(default_factory=lambda: list(DIGITS))
+    partition: str = "per_class"
+    samples_per_class: int = 250
+    samples_per_partition: int | None = None
+    alpha: float = 0.5
+    test_samples_per_class: int | None = bounded(500, least=1)
 
     def __post_init__(self) -> None:
         """Check the keys that need no file."""
-        different = set(self.digits)
-        if len(different) < max(2, len(self.digits)) or not different <= set(range(10)):
+        super().__post_init__()
+        key, given = "digits", [str(digit) for digit in self.digits]
+        if self.classes is not None:
+            classes = [str(name) for name in self.classes]
+            if given not in (classes, [str(digit) for digit in DIGITS]):
+                raise UserError(
+                    f"dataset.digits={self.digits}, dataset.classes={self.classes}: two values "
+                    "for one setting; allowed is one of them"
+                )
+            if given != classes:
+                key, given = "classes", classes
+        if len(set(given)) < max(2, len(given)) or not set(given) <= set("0123456789"):
             raise UserError(
-                f"dataset.digits={self.digits}: allowed are two or more different digits 0 to 9"
+                f"dataset.{key}={getattr(self, key)}: allowed are two or more different digits 0 "
+                "to 9"
             )
+        self._names = tuple(given)
 
     def settle(self) -> dict[str, Any]:
         """Decide where the images come from."""
@@ -58,13 +81,17 @@ class Mnist(Source):
         return {"source": source, "root": root}
 
     @property
-    def classes(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """The digits."""
-        return tuple(map(str, self.digits))
+        return self._names
 
     def load(self) -> Data:
-        """Load the digits."""
-        return load_mnist(self.root, self.source, self.digits)
+        """Load the digits, and no others."""
+        return self.read()
+
+    def read(self) -> Data:
+        """Load the digits, once a process."""
+        return load_mnist(self.root, self.source, list(map(int, self._names)))
 
 
 def load_mnist(

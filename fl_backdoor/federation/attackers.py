@@ -24,6 +24,9 @@ from .roster import ROSTER
 AROUND = ("replacement", "max_norm")
 """Keys that every attack takes: model replacement around it, and a projection around both."""
 
+KNOWN = {"own": "their own updates", "attackers": "the attackers' updates", "all": "all updates"}
+"""What of others those who collude know, in words."""
+
 MAX_SHOWN = 20
 """Characters of a list's value that are shown as they are."""
 
@@ -98,7 +101,7 @@ def in_full(error: Exception, node: Any, key: str, classes: Sequence[str]) -> Us
 
 def describe(node: Any, attack: Attack) -> str:
     """Say in a few words what attackers do, for the first lines of a run."""
-    hidden = {"_target_", "data", *ROSTER}
+    hidden = {"_target_", "data", "knowledge", *ROSTER}
     words = []
     for layer in _nodes(node):
         settings = ", ".join(
@@ -110,7 +113,7 @@ def describe(node: Any, attack: Attack) -> str:
         words.append(f"{name} ({settings})" if settings and name != "NoAttack" else name)
     text = " around ".join(words)
     if attack.hooks("collude"):
-        text += f", collusion knowing {knowledge(attack)}"
+        text += f", colluding, knowing {KNOWN[knowledge(attack)]}"
     return text
 
 

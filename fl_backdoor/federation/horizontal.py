@@ -19,12 +19,17 @@ from clients import Attack, Goal, HonestClient, MaliciousClient
 from clients.memory import ATTACK_MEMORY
 
 from ..config import SomeConfig, build, one_line, restored
-from ..data.base import Data, Source
+from ..data.base import Choice, Data
+from ..data.partition import Partition, build_partition, older_names, pool
+from ..data.python import build_source, choice_node
 from ..errors import UserError
 from ..schema import Config
 from .attackers import build_attack, describe, in_full
 from .cohort import new_cohort
+from .model import new_model, start_from_checkpoint
+from .optimizer import client_settings
 from .roster import build_roster
+from .validation import validate
 
 CLEAN_TWIN = "clean-twin"
 """Key of a train config: the attackers of the roster train honestly, be it in this round only."""
@@ -48,12 +53,14 @@ class Federation:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.source: Source = build("dataset", config.dataset, Source)
-        self.classes = self.source.classes
+        self.source = build_source("dataset", config.dataset)
+        self.partition: Partition = build_partition(config.partition, config.dataset)
+        self.classes = self.source.class_names
         self.attack: Attack = build_attack(config.attack, self.classes)
         self.roster = build_roster(config.attack)
         self.cohort = new_cohort(config.cohort)
         self.attackers = self.roster.draw(config.num_clients, config.seed)
+        self.training = client_settings(config)
         self._clients: OrderedDict[tuple[int, bool], HonestClient] = OrderedDict()
         self._spare: dict[int, Tensor] = {}
 
@@ -92,18 +99,32 @@ class Federation:
 
     def initial_state(self) -> dict[str, Tensor]:
         """Return the weights that training starts from."""
-        state: dict[str, Tensor] = self._new_model().state_dict()
+        state: dict[str, Tensor] = self._first_model().state_dict()
         return state
 
-    def _new_model(self) -> nn.Module:
-        arguments = {"num_classes": len(self.classes), "seed": self.config.seed}
-        model: nn.Module = build("model", self.config.model, nn.Module, **arguments)
+    def _first_model(self) -> nn.Module:
+        """Return the model that training starts from; the server alone reads a checkpoint."""
+        model = self._new_model()
+        # Among the keys its digest is compared when the run is resumed.
+        self.config.model = start_from_checkpoint(model, self.config.model)
         return model
+
+    def _new_model(self) -> nn.Module:
+        data = self.data
+        return new_model(
+            self.config.model,
+            self.config.seed,
+            num_classes=len(self.classes),
+            input_shape=data.input_shape,
+            vocabulary=data.vocabulary,
+        )
 
     @cached_property
     def partitions(self) -> list[NDArray[np.int64]]:
         """Indices of the training samples of each client."""
-        return self.source.shares(self.config.num_clients, self.config.seed)
+        config = self.config
+        with older_names(config.partition, config.dataset):
+            return self.partition.shares(self.data, config.num_clients, config.seed)
 
     @property
     def samples(self) -> list[int]:
@@ -113,7 +134,7 @@ class Federation:
     def spare(self, label: int) -> Tensor:
         """Return the training samples of a class that nobody holds, in seeded order."""
         if label not in self._spare:
-            rows = self.source.pool(self.partitions, self.classes[label], self.config.seed)
+            rows = pool(self.data, self.partitions, label, self.config.seed)
             self._spare[label], _ = self.data.train[rows]
         return self._spare[label]
 
@@ -132,6 +153,18 @@ class Federation:
             raise UserError(
                 f"training.device={device}: allowed is what torch finds here ({one_line(error)})"
             ) from error
+        validate(
+            self._first_model(),
+            *self.data.train[self.partitions[0]],
+            classes=len(self.classes),
+            sizes=self.samples,
+            training=self.training,
+            strategy=self.config.strategy,
+        )
+        everybody = self.cohort.size(self.config.num_clients) == self.config.num_clients
+        if self.attackers and everybody:  # else each round has other numbers
+            with self._named():
+                self.attack.check_all(self.config.num_clients, len(self.attackers))
         for client in {0, *self.attackers}:
             try:
                 self.client(client)
@@ -159,10 +192,7 @@ class Federation:
         return self._clients[key]
 
     def _new_client(self, number: int, attacks: bool) -> HonestClient:
-        training = asdict(self.config.training) | {
-            "seed": self.config.seed,
-            "partition": number,
-        }
+        training = self.training | {"seed": self.config.seed, "partition": number}
         images, labels = self.data.train[self.partitions[number]]
         if not attacks:
             return HonestClient(self.model, images, labels, **training)
@@ -194,12 +224,13 @@ class Federation:
         UserError
             If a class has fewer test samples than asked.
         """
-        return self.data.test[self.source.test_rows(self.config.seed)]
+        return self.data.test[self.source.draw_test(self.config.seed)]
 
 
 def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
     """Decide once where the data comes from, so that no worker process looks for it again."""
-    config.dataset = config.dataset | build("dataset", config.dataset, kind).settle()
+    choice: Choice = build("dataset", choice_node(config.dataset), kind)
+    config.dataset = config.dataset | choice.settle()
     return config
 
 
@@ -229,7 +260,8 @@ def node_data(context: Context, dataset: dict[str, Any]) -> str:
 def _settled(run: int, text: str) -> str:  # noqa: ARG001
     """Settle once a run and process, which may play a thousand nodes."""
     dataset, keys = json.loads(text)
-    return json.dumps(keys | build("dataset", dataset | keys).settle())
+    choice: Choice = build("dataset", choice_node(dataset | keys), Choice)
+    return json.dumps(keys | choice.settle())
 
 
 def partition_id(context: Context, count: int) -> int:

@@ -52,15 +52,18 @@ class Display:
             self._progress.advance(self._progress.task_ids[0])
 
     def text(self, row: Row) -> str:
-        """Write a finished round or epoch."""
+        """Write a finished round or epoch; what does not apply is left out."""
         unit = self.unit
         text = f"  {unit} {row[unit]:>{len(str(self.total))}}/{self.total}"
         for measure in measures(unit):
-            if measure.line and measure.is_floor:
-                if row[measure.name] is not None:
-                    text += f" ({measure.line} {measure.text(row[measure.name])})"
-            elif measure.line:
-                text += f"  {measure.line} {measure.text(row[measure.name]):>6}"
+            if not measure.line or (value := measure.judged(row)) is None:
+                continue
+            if measure.is_floor:
+                text += f" ({measure.line} {shown(value, measure.unit)})"
+            else:
+                text += f"  {measure.line} {shown(value, measure.unit):>6}"
+        if row["at_chance"]:
+            text += "  at chance"
         if row.get("dropped") is not None:
             text += f"  dropped {shown(row['dropped'], 'clients')}"
         for what in ("invalid", "failed"):
@@ -105,7 +108,7 @@ def tables(summary: Summary, unit: str) -> list[Table]:
     table.add_column("", justify="right")
     for measure in measures(unit):
         if measure.title:
-            table.add_row(measure.title, measure.text(summary[measure.name]))
+            table.add_row(measure.title, measure.text(summary))
     return [table, poisoned_table(summary)] if "poisoned_rows" in summary else [table]
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -40,7 +41,7 @@ class Vertical:
 
     def describe_data(self) -> str:
         """Say which data are used."""
-        return self.federation.data.describe()
+        return self.federation.data.description
 
     def describe(self) -> str:
         """Say who trains, who attacks and what defends."""
@@ -51,6 +52,9 @@ class Vertical:
             f"{self.nodes} passive parties, top {class_name(config.top)}; {attack}, target "
             f"{federation.attack.target}; {defenses}; {counted(config.num_epochs, 'epoch')}"
         )
+
+    def draw(self, path: Path) -> None:
+        """Draw nothing: all parties hold the same rows."""
 
     def check(self) -> None:
         """Build every part once."""
@@ -140,7 +144,8 @@ class Epochs:
             "parties": self.experiment.nodes,
             "attack": {"_target_": "none"} if self.clean else config.attack,
             "defenses": config.defenses,
-            "data": federation.data.describe(),
+            "data": federation.data.description,
+            "data_digest": federation.data.digest,
         }
 
 

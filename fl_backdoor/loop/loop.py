@@ -68,6 +68,9 @@ class Experiment(Protocol):
     def describe(self) -> str:
         """Say in one line what is about to run."""
 
+    def draw(self, path: Path) -> None:
+        """Draw what belongs to the setting, beside the results, into a folder."""
+
     def check(self) -> None:
         """Build every part once, so that bad input shows before any training.
 
@@ -136,6 +139,7 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
     if not directory.complete:
         launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
     summary = directory.summary()
+    experiment.draw(path)
     display.result(summary, directory)
     return summary
 

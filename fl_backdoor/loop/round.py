@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,21 +14,24 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from clients import Colluders
+from clients.attacker import knowledge
 from strategies import Robust, Round
 from strategies.replies import metrics_of
 
 from ..config import one_line
 from ..data.base import Source
+from ..data.partition import class_counts
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
 from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
 from ..federation.roll import Roll
 from ..federation.strategy import assume, needed, new_strategy
 from ..files import Row, Summary
-from ..measure.answers import answers, forward
+from ..measure.answers import accuracies, answers, forward
 from ..measure.measures import measured
 from ..measure.metrics import Answers, Selection
 from ..measure.replies import Observed, observed
+from ..measure.selection import selected
 from ..schema import Config
 from ..screen import class_name, counted
 from .directory import RunDirectory
@@ -68,6 +72,15 @@ class Horizontal:
             f"{crowd}, {who}; {self.federation.describe_attack()}; "
             f"strategy {class_name(config.strategy)}; {counted(config.num_rounds, 'round')}"
         )
+
+    def draw(self, path: Path) -> None:
+        """Draw who holds how many rows of each class."""
+        from ..measure.shares import draw_shares
+
+        federation = self.federation
+        labels, classes = federation.data.train.labels.numpy(), federation.classes
+        counts = class_counts(labels, federation.partitions, len(classes))
+        draw_shares(counts, classes, path / "partition.png")
 
     def check(self) -> None:
         """Build every attacker once, and draw the test set."""
@@ -189,7 +202,8 @@ class Rounds:
         if arrays is not None:
             self._model = arrays
 
-        selection = self._selection(number, metrics or MetricRecord(), replies)
+        clients, report = self.experiment.roll.partitions, self.strategy.rounds[number]
+        selection = selected(report, metrics or MetricRecord(), replies, clients, self._cohort)
         parts: dict[str, Any] = {
             "test": self._test(),
             "twin": twin,
@@ -197,6 +211,11 @@ class Rounds:
                 selection["dropped"], selection["invalid"], self._attackers, self._cohort
             ),
         }
+        if number == self.total:
+            honest = [client for client in self._cohort if client not in self._attackers]
+            seats = (self.federation.client(client, clean=True) for client in honest)
+            own = [(seat.images, seat.labels) for seat in seats]
+            parts["honest"] = accuracies(self.federation.model, own)
         if seen is not None:
             parts |= seen.parts(self._model, self._attackers)
         row: Row = {"round": number} | measured("round", parts) | selection
@@ -228,6 +247,8 @@ class Rounds:
             raise UserError("no reply of any round was valid: there is no result")
         size = federation.cohort.size(config.num_clients)
         attackers = [] if self.clean else federation.attackers
+        attack = federation.attack
+        knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
             "clients_per_round": size,
@@ -236,6 +257,8 @@ class Rounds:
             "attackers_mean": sum(len(row["attackers"]) for row in rows) / len(rows),
             "strategy": config.strategy,
             "attack": config.attack,
+            "model": config.model,
+            **knows,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
         }
@@ -275,45 +298,12 @@ class Rounds:
         )
 
     def _observe(self, round: Round) -> None:
-        self._observed = observed(round, self.config.measure.distances)
+        self._observed = observed(round, self.config.measure.distances, self._attackers)
 
     def _claim(self, reply: Message) -> float:
         """Return how long a client says that it trained."""
         _, metrics = metrics_of(reply, self.strategy.weighted_by_key)
         return float(str(metrics.get("train-seconds", 0.0)))
-
-    def _selection(self, number: int, metrics: MetricRecord, replies: list[Message]) -> Row:
-        """Translate what the strategy says it did from nodes to clients.
-
-        Clients that were not there, or sent no answer or an error, are ``failed``; those whose
-        answer could not be averaged are ``invalid``; those that the defense chose against are
-        ``dropped``.
-        """
-        clients, report = self.experiment.roll.partitions, self.strategy.rounds[number]
-        answered = {clients[r.metadata.src_node_id] for r in replies if not r.has_error()}
-        failed = set(self._cohort) - answered
-        said = {
-            key.removesuffix("_nodes"): sorted(clients[node] for node in nodes)
-            for key, nodes in report.items()
-            if key.endswith("_nodes")
-        }
-        kept, dropped = said.pop("kept", None), said.pop("dropped", None)
-        invalid = [client for client in said.pop("invalid") if client not in failed]
-        unsaid = {"kept", "dropped", "invalid", "train-seconds", *said}
-        rest = {key: value for key, value in metrics.items() if key not in unsaid}
-        lists = {
-            key.replace("_", "-"): value
-            for key, value in report.items()
-            if isinstance(value, list) and not key.endswith("nodes") and key != "votes"
-        }
-        return {
-            "cohort": self._cohort,
-            "kept": kept,
-            "dropped": dropped,
-            "invalid": invalid,
-            "failed": sorted(failed),
-            "strategy": rest | lists | said,
-        }
 
     def _test(self) -> Answers:
         """Run the new model on the test set."""
@@ -332,12 +322,9 @@ class Rounds:
         names += ["agreement"] * (number == self.total)
         if self.clean or kept is None or threshold is None or not names:
             return
-        from ..measure.graph import agreement, draw_agreement, write_graphml
+        from ..measure.graph import keep_agreement
 
         # Read anew: the rule has measured those near its threshold exactly.
-        exact = replace(seen, distances=seen.round.distances.matrix)
-        distances = exact.whole(self._cohort)
-        graph = agreement(distances, threshold, self._cohort, kept, self._attackers)
-        for name in names:
-            write_graphml(graph, self._directory.path / f"{name}.graphml")
-            draw_agreement(graph, self._directory.path / f"{name}.png")
+        exact = replace(seen, distances=seen.round.distances.matrix).whole(self._cohort)
+        places = [self._directory.path / name for name in names]
+        keep_agreement(places, exact, threshold, self._cohort, kept, self._attackers)

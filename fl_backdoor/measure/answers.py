@@ -1,6 +1,6 @@
 """A model run on the test set, and on what an attack is after."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clients import Goal
+from clients.training import logits
 
-from .metrics import Answers
+from .metrics import Answers, part, predict
 
 
 def answers(
@@ -49,5 +50,11 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
     """Return the outputs of a model, on the CPU."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        parts = [model(part.to(device)).cpu() for part in torch.split(inputs, 250)]
+        parts = [logits(model(part.to(device))).cpu() for part in torch.split(inputs, 250)]
     return torch.cat(parts) if parts else torch.empty(0, 1)
+
+
+def accuracies(model: nn.Module, samples: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+    """Return the accuracy of a model on each of some sets of inputs and labels."""
+    model.eval()
+    return [part(predict(forward(model, inputs)) == labels.cpu()) for inputs, labels in samples]

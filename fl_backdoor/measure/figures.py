@@ -29,11 +29,11 @@ def draw_curves(
     figure, axes = new_axes(6.4, 3.6)
     numbers = [row[unit] for row in rows]
     for measure in measures:
-        values = [row[measure.name] for row in rows] if measure.color else [None]
-        if None not in values:
+        values = [measure.judged(row) for row in rows] if measure.color else [None]
+        if any(value is not None for value in values):
             axes.plot(
                 numbers,
-                np.array(values) * 100,
+                np.array(values, float) * 100,  # a gap where there is none
                 "--" if measure.is_floor else "-",
                 color=measure.color,
                 marker=".",

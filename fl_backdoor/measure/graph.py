@@ -57,6 +57,29 @@ def agreement(
     return graph
 
 
+def keep_agreement(
+    places: Sequence[Path],
+    distances: NDArray[np.float64],
+    threshold: float,
+    clients: Sequence[int],
+    kept: Collection[int],
+    attackers: Collection[int],
+) -> None:
+    """Write a round's agreement graph to some places, as ``.graphml`` and ``.png``.
+
+    Parameters
+    ----------
+    places : sequence of Path
+        Files, without what the names end in.
+    distances, threshold, clients, kept, attackers
+        As for `agreement`.
+    """
+    graph = agreement(distances, threshold, clients, kept, attackers)
+    for place in places:
+        write_graphml(graph, place.with_suffix(".graphml"))
+        draw_agreement(graph, place.with_suffix(".png"))
+
+
 def write_graphml(graph: "nx.Graph", path: Path) -> None:
     """Write a graph as GraphML, whole or not at all."""
     import networkx as nx

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import Row
+from . import judged as j
 from . import metrics as m
 
 
@@ -41,6 +42,8 @@ class Measure:
         where it is not shown.
     color : str
         Of its curve over rounds; "" if it has none.
+    note : callable, optional
+        Says what else stands beside its value, given a round's row or a run's summary.
     spread : bool
         Its value is an array, of which minimum, mean and maximum are kept.
     """
@@ -55,6 +58,7 @@ class Measure:
     line: str = ""
     short: str = ""
     color: str = ""
+    note: Callable[[Row], str] = lambda _: ""
     spread: bool = False
 
     @property
@@ -80,9 +84,18 @@ class Measure:
         """What its values are multiplied by to be shown in its unit."""
         return 100.0 if self.unit == "%" else 1.0
 
-    def text(self, value: Any) -> str:
-        """Write its value for people."""
-        return text(value, self.unit)
+    def text(self, row: Row) -> str:
+        """Write for people what a row, or a summary, has of it."""
+        return text(row[self.name], self.unit) + self.note(row)
+
+    def judged(self, row: Row) -> Any:
+        """Return its value in a row; None of an attack on a model at chance: no success."""
+        return None if self.needs_skill and row.get("at_chance") else row[self.name]
+
+    @property
+    def needs_skill(self) -> bool:
+        """Whether its value says nothing where the model is at chance."""
+        return self.whole is j.last_above_chance
 
     def allows(self, value: Any) -> bool:
         """Tell its value, or None where it does not apply, from anything else."""
@@ -152,9 +165,10 @@ def measured(unit: str, parts: Mapping[str, Any]) -> Row:
         Which it is.
     parts : mapping
         What there is to be measured: ``test`` (`Answers`), ``twin`` (the row of the clean twin);
-        of a round ``selection`` (`Selection`), ``replies`` (`Replies`) and ``distances``
-        (`Distances`); of an epoch ``report`` (`EpochReport`), ``said`` (what the attacker reports)
-        and ``leak`` (the part of the labels that the gradients gave away).
+        of a round ``selection`` (`Selection`), ``replies`` (`Replies`), ``distances``
+        (`Distances`) and ``honest`` (accuracies of the new model on honest clients' samples);
+        of an epoch ``report`` (`EpochReport`), ``said`` (what the attacker reports) and ``leak``
+        (the part of the labels that the gradients gave away).
     """
     row: Row = {}
     for measure in measures(unit):
@@ -168,6 +182,22 @@ def summarized(unit: str, rows: list[Row]) -> Row:
     return {x.name: x.whole(rows, x.name) for x in measures(unit) if x.whole is not None}
 
 
+def _chance(row: Row) -> str:
+    return " (chance)" if row.get("at_chance") else ""
+
+
+def _interval(row: Row) -> str:
+    interval = row.get("attack_success_interval")
+    if interval is None or row["attack_success_rate"] is None:
+        return ""
+    low, high = (text(bound, "%") for bound in interval)
+    return f" ({low} to {high})"
+
+
+def _outlived(row: Row) -> str:
+    return ", and on" if row["backdoor_outlived"] else ""
+
+
 _FLOOR: Final = "  its floor (clean twin)"
 
 MEASURES: list[Measure] = [
@@ -175,11 +205,18 @@ MEASURES: list[Measure] = [
     Measure(name="loss", of=m.loss, unit="nats", better="down", line="loss"),
     Measure(
         name="main_accuracy", of=m.main_accuracy, unit="%", better="up", title="main accuracy",
-        line="accuracy", short="main accuracy", color="tab:blue",
+        line="accuracy", short="main accuracy", color="tab:blue", note=_chance,
+    ),
+    Measure(name="at_chance", of=j.at_chance),
+    Measure(name="class_accuracy", of=j.class_accuracy),
+    Measure(name="auc", of=j.auc, better="up", title="AUC"),
+    Measure(
+        name="worst_client_accuracy", of=m.worst_client_accuracy, per="round", unit="%",
+        better="up", title="worst honest client",
     ),
     Measure(
-        name="backdoor_accuracy", of=m.backdoor_accuracy, per="epoch", unit="%",
-        better="down", title="backdoor accuracy", line="backdoor accuracy",
+        name="backdoor_accuracy", of=m.backdoor_accuracy, whole=j.last_above_chance,
+        per="epoch", unit="%", better="down", title="backdoor accuracy", line="backdoor accuracy",
         short="backdoor accuracy", color="tab:orange",
     ),
     Measure(
@@ -187,14 +224,20 @@ MEASURES: list[Measure] = [
         unit="%", title=_FLOOR,
     ),
     Measure(
-        name="attack_success_rate", of=m.attack_success_rate, unit="%", better="down",
-        title="attack success rate", line="attack success", short="attack success",
-        color="tab:red",
+        name="attack_success_rate", of=m.attack_success_rate, whole=j.last_above_chance,
+        unit="%", better="down", title="attack success rate", line="attack success",
+        short="attack success", color="tab:red", note=_interval,
     ),
+    Measure(name="attack_success_interval", of=j.attack_success_interval),
     Measure(
         name="attack_success_floor", of=m.twins("attack_success_rate"), unit="%", title=_FLOOR,
         line="floor", short="floor", color="tab:gray",
     ),
+    Measure(
+        name="backdoor_lifespan", whole=j.backdoor_lifespan, per="round", unit="count",
+        better="down", title="backdoor lifespan, rounds", note=_outlived,
+    ),
+    Measure(name="backdoor_outlived", whole=j.backdoor_outlived, per="round"),
     Measure(name="scores", of=m.scores, per="epoch"),
     Measure(name="clean_scores", of=m.twins("scores"), per="epoch"),
     Measure(name="precision", of=m.precision, whole=None, per="round", unit="%"),
@@ -211,6 +254,8 @@ MEASURES: list[Measure] = [
         name="defense_false_positives", whole=m.defense_false_positives, per="round", unit="%",
         better="down", title="honest clients left out",
     ),
+    Measure(name="cosine", of=lambda replies: replies.cosine, whole=None, per="round"),
+    Measure(name="drift", of=lambda replies: replies.drift, whole=None, per="round"),
     *(
         Measure(name=of.__name__, of=of, whole=None, per="round", spread=True)
         for of in (

@@ -65,11 +65,17 @@ class Replies:
         Distances to the global model aggregated from them, Eq. 3 of Cao et al. 2019.
     attacking : array of shape (n,), bool
         Which of them are attackers'.
+    drift : float
+        How far the global model moved in the round: its distance to the one before.
+    cosine : float or None
+        Between the mean of the honest updates and that of the attackers'; None without both.
     """
 
     update_norms: NDArray[np.float64]
     to_global: NDArray[np.float64]
     attacking: NDArray[np.bool_]
+    drift: float = 0.0
+    cosine: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,11 @@ def scores(test: Answers) -> list[float] | None:
         return None
     means: list[float] = test.poisoned.softmax(dim=1).mean(dim=0)[: test.classes].tolist()
     return means
+
+
+def worst_client_accuracy(honest: list[float]) -> float | None:
+    """Return the lowest accuracy of the global model on an honest client's own samples."""
+    return min(honest, default=None)
 
 
 def g_rec_norm(said: dict[str, float]) -> float | None:

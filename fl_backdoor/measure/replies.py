@@ -1,7 +1,7 @@
 """What replies are before the strategy, which may overwrite them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ class Observed:
         Between the models; None if they are not wanted.
     update_norms : array of shape (n,)
         Distances of the models to the one that was sent.
+    cosine : float or None
+        Between the means of the honest updates and of the attackers'.
     seconds : float
         That it took to measure.
     """
@@ -38,6 +40,7 @@ class Observed:
     round: Round
     distances: NDArray[np.float64] | None
     update_norms: NDArray[np.float64]
+    cosine: float | None
     seconds: float
 
     def parts(self, model: ArrayRecord, attackers: list[int]) -> dict[str, Any]:
@@ -62,7 +65,10 @@ class Observed:
             round.layout.fill(row, round.replies[i].values)
             to_global.append(distance(row[parameters], end[parameters]))
         norms = self.update_norms[order]
-        parts: dict[str, Any] = {"replies": Replies(norms, np.array(to_global), attacking)}
+        drift = distance(round.center, end[parameters])
+        parts: dict[str, Any] = {
+            "replies": Replies(norms, np.array(to_global), attacking, drift, self.cosine)
+        }
         if self.distances is not None:
             parts["distances"] = Distances(self.distances[np.ix_(order, order)], attacking)
         return parts
@@ -76,7 +82,7 @@ class Observed:
         return whole
 
 
-def observed(round: Round, wanted: str) -> Observed:
+def observed(round: Round, wanted: str, attackers: Collection[int]) -> Observed:
     """Measure replies.
 
     Parameters
@@ -85,6 +91,8 @@ def observed(round: Round, wanted: str) -> Observed:
         As it came.
     wanted : {"auto", "always", "never"}
         Whether distances between the models are; with "auto" if n n d is at most `NEAR`.
+    attackers : collection of int
+        The clients that attack.
     """
     started = time.perf_counter()
     n, d = round.models.shape
@@ -92,4 +100,18 @@ def observed(round: Round, wanted: str) -> Observed:
     if wanted == "always" or (wanted == "auto" and n * n * d <= NEAR):
         between = round.distances.matrix
     norms = round.updates.norms
-    return Observed(round, between, norms, time.perf_counter() - started)
+    cosine = _cosine(round, np.isin(round.clients, list(attackers)))
+    return Observed(round, between, norms, cosine, time.perf_counter() - started)
+
+
+def _cosine(round: Round, attacking: NDArray[np.bool_]) -> float | None:
+    """Return the cosine of the honest mean update and the attackers', or None without both."""
+    if attacking.all() or not attacking.any():
+        return None
+    means = np.stack([~attacking / (~attacking).sum(), attacking / attacking.sum()])
+    products = np.zeros((2, 2))
+    for _, block in round.updates.blocks():
+        both = means @ block
+        products += both @ both.T
+    scale = float(np.sqrt(products[0, 0] * products[1, 1]))
+    return float(products[0, 1]) / scale if scale else None

@@ -2,5 +2,9 @@
 
 from .cao2019 import Cao2019CNN
 from .dense import DenseBottom
+from .lenet5 import LeNet5
+from .mlp import MLP
+from .resnet18 import ResNet18
+from .text import TextClassifier
 
-__all__ = ["Cao2019CNN", "DenseBottom"]
+__all__ = ["MLP", "Cao2019CNN", "DenseBottom", "LeNet5", "ResNet18", "TextClassifier"]

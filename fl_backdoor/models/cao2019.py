@@ -1,10 +1,13 @@
 """Models that the experiments train."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from .shapes import check_sizes, image_shape
 
 
 class Cao2019CNN(nn.Module):
@@ -24,15 +27,16 @@ class Cao2019CNN(nn.Module):
         How the feature maps get smaller.
     channels : sequence of int
         Filters of the convolutions.
-    image_size : int
-        Height and width of the (single-channel) input.
+    input_shape : sequence of int
+        Channels, height and width of the images; the paper's are MNIST's.
     seed : int
         Weights are drawn from N(0, 0.02^2) with it; biases are 0 (section III.A).
 
     Raises
     ------
     ValueError
-        If ``shrink`` is unknown, or the convolutions leave no pixel or no channel.
+        If ``shrink`` is unknown, inputs are no images, or the convolutions leave no pixel or no
+        channel.
     """
 
     def __init__(
@@ -41,29 +45,28 @@ class Cao2019CNN(nn.Module):
         *,
         shrink: Literal["stride", "max_pool"] = "stride",
         channels: Sequence[int] = (32, 64, 128, 256),
-        image_size: int = 28,
+        input_shape: Sequence[int] = (1, 28, 28),
         seed: int = 0,
     ) -> None:
         super().__init__()
         if shrink not in ("stride", "max_pool"):
             raise ValueError(f"shrink = {shrink!r} must be 'stride' or 'max_pool'")
-        whole = isinstance(channels, Sequence) and all(type(c) is int and c > 0 for c in channels)
-        if not whole:
-            raise ValueError(f"channels = {channels!r} must be 1 or more each, integers")
+        check_sizes(channels=channels)
         layers: list[nn.Module] = []
-        before, size = 1, image_size
+        before, *sides = image_shape(self, input_shape)
         for after in channels:
             stride = 2 if shrink == "stride" else 1
             layers += [nn.Conv2d(before, after, 5, stride=stride, padding=2), nn.ReLU()]
             if shrink == "max_pool":
                 layers.append(nn.MaxPool2d(2))
-            before, size = after, (size + 1) // 2 if shrink == "stride" else size // 2
-        if size < 1:
+            before, sides = after, [(n + 1) // 2 if shrink == "stride" else n // 2 for n in sides]
+        pixels = math.prod(sides)
+        if pixels < 1:
             raise ValueError(
                 f"channels = {list(channels)}: {len(channels)} times {shrink} leave nothing of "
-                f"{image_size} pixels"
+                f"{min(input_shape[1:])} pixels"
             )
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * size**2, num_classes))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * pixels, num_classes))
 
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
@@ -72,6 +75,6 @@ class Cao2019CNN(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images ``(n, 1, image_size, image_size)`` to logits ``(n, num_classes)``."""
+        """Map images ``(n, *input_shape)`` to logits ``(n, num_classes)``."""
         logits: Tensor = self.layers(images)
         return logits

@@ -2,19 +2,18 @@
 
 import hashlib
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import UserError
-
-LARGEST: Final = float(np.finfo(np.float32).max)
-"""The largest feature that float32 holds."""
+from ...schema import bounded
+from ..base import Choice, update
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Labels:
 
 
 @dataclass(kw_only=True)
-class VerticalData(ABC):
+class VerticalData(Choice):
     """A data set split by features; subclasses are built from ``conf/dataset``.
 
     Each party's part is loaded on its own and once a process: `block` reads nothing that
@@ -87,11 +86,12 @@ class VerticalData(ABC):
     trigger_party: int = 1
     trigger: list[Any] = field(default_factory=list)
     trigger_value: float = 1.0
-    poisoned_train: int | None = None
-    poisoned_test: int | None = None
+    poisoned_train: int | None = bounded(None, least=0)
+    poisoned_test: int | None = bounded(None, least=0)
 
     def __post_init__(self) -> None:
         """Check the keys that all data sets have; call it once the parties are known."""
+        super().__post_init__()
         if not 0 <= self.trigger_party < self.num_parties:
             raise UserError(
                 f"dataset.trigger_party={self.trigger_party}: allowed are 0 to "
@@ -99,23 +99,16 @@ class VerticalData(ABC):
             )
         if not math.isfinite(self.trigger_value):
             raise UserError(f"dataset.trigger_value={self.trigger_value}: allowed is a number")
-        for key in ("poisoned_train", "poisoned_test"):
-            if (getattr(self, key) or 0) < 0:
-                raise UserError(
-                    f"dataset.{key}={getattr(self, key)}: allowed is 0 or more, or null"
-                )
 
-    def settle(self) -> dict[str, Any]:
-        """Decide where the data comes from; returns the keys of the config that this settles.
-
-        The driver of a run calls this once and gives the answer to its workers.
-
-        Raises
-        ------
-        UserError
-            If what was asked for by name is not there.
-        """
-        return {}
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all parties' features, the labels and the classes' names."""
+        labels = self.labels()
+        digest = hashlib.sha256(repr(labels.names).encode())
+        parts: list[Block | Labels] = [labels, *map(self.block, range(self.num_parties))]
+        for part in parts:
+            update(digest, part.train, part.test)
+        return digest.hexdigest()
 
     @property
     @abstractmethod
@@ -141,10 +134,6 @@ class VerticalData(ABC):
         UserError
             Naming the key or file at fault.
         """
-
-    @abstractmethod
-    def describe(self) -> str:
-        """Say in one line which data these are, and that they are synthetic if they are."""
 
     @abstractmethod
     def trigger_columns(self) -> list[int]:

@@ -1,7 +1,6 @@
 """Any features in CSV files, one file for each party, aligned by an id column."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import UserError
+from ..csv_files import damaged, header, parse, read
+from ..labels import in_order
+from ..standardize import standardize
 from .base import Block, Labels, Rows, VerticalData
-from .csv_files import damaged, header, parse, read
-from .standardize import standardize
 
 
 @dataclass(kw_only=True)
@@ -108,7 +108,7 @@ class CsvParties(VerticalData):
         holders = [
             party
             for party, file in enumerate(self.files)
-            if self.label_column in header(file, self.id_column)
+            if self.label_column in header(file, [self.id_column])
         ]
         if len(holders) != 1:
             raise UserError(
@@ -121,7 +121,8 @@ class CsvParties(VerticalData):
     def _split(self, file: str, test_file: str | None) -> "_Files":
         return _Files(file, test_file, self.id_column, self.test_fraction)
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         """Name the files."""
         names = ", ".join(Path(file).name for file in self.files)
         origin = f" of {Path(self.labels_file).name}" if self.labels_file else ""
@@ -210,7 +211,7 @@ def _block(files: _Files, label_column: str, scaled: bool) -> Block:
 @lru_cache(maxsize=4)
 def _labels(files: _Files, label_column: str) -> Labels:
     (train_ids, train), (test_ids, test) = files.load([label_column], numeric=False)
-    classes = _in_order(set(train[:, 0]))
+    classes = in_order(train[:, 0])
     if len(classes) < 2:
         raise damaged(
             files.train,
@@ -236,17 +237,6 @@ def _labels(files: _Files, label_column: str) -> Labels:
     )
 
 
-def _in_order(names: set[str]) -> list[str]:
-    """Sort as numbers if all are numbers, else as text."""
-    try:
-        numbers = {name: float(name) for name in names}
-    except ValueError:
-        numbers = {}
-    if numbers and all(map(math.isfinite, numbers.values())):
-        return sorted(names, key=lambda name: (numbers[name], name))
-    return sorted(names)
-
-
 def _place(identifier: str) -> float:
     """Hash an id to a number from 0 to 1."""
     digest = hashlib.sha256(identifier.encode()).digest()
@@ -255,4 +245,4 @@ def _place(identifier: str) -> float:
 
 def _features(file: str, id_column: str, label_column: str) -> list[str]:
     """Return the feature columns of a file, in its order."""
-    return [name for name in header(file, id_column) if name not in (id_column, label_column)]
+    return [name for name in header(file, [id_column]) if name not in (id_column, label_column)]

@@ -7,9 +7,11 @@ from typing import Any, Final
 from torch import Tensor
 
 from ...errors import UserError
+from ...schema import bounded
 from ..base import Data
 from ..mnist import load_mnist, resolve_source
 from .base import Block, Labels, Rows, VerticalData
+from .blocks import checked_blocks
 
 SIDE: Final = 28
 
@@ -32,32 +34,13 @@ class MnistRows(VerticalData):
     root: str | None = None
     blocks: list[list[int]] = field(default_factory=lambda: [[0, 13], [14, 27]])
     trigger: list[Any] = field(default_factory=lambda: [[25, 27], [27, 25], [26, 26], [27, 27]])
-    poisoned_train: int | None = 600
-    poisoned_test: int | None = 100
+    poisoned_train: int | None = bounded(600, least=0)
+    poisoned_test: int | None = bounded(100, least=0)
 
     def __post_init__(self) -> None:
         """Check that the blocks share out the image."""
-        expected = 0
-        for block in self.blocks:
-            if len(block) != 2 or block[0] > block[1]:
-                raise self._refused(f"{block} is not [first row, last row]")
-            first, last = block
-            if first < expected:
-                raise self._refused(f"row {first} is in two blocks, or its block is out of order")
-            if first > expected:
-                raise self._refused(f"row {expected} is in no block")
-            if last >= SIDE:
-                raise self._refused(f"row {last} is not in the image")
-            expected = last + 1
-        if expected < SIDE:
-            raise self._refused(f"row {expected} is in no block")
+        checked_blocks(self.blocks, SIDE, "rows")
         super().__post_init__()
-
-    def _refused(self, what: str) -> UserError:
-        return UserError(
-            f"dataset.blocks={self.blocks}: {what}; allowed are rows 0 to {SIDE - 1}, each once, "
-            "in order"
-        )
 
     def settle(self) -> dict[str, Any]:
         """Decide where the images come from."""
@@ -79,7 +62,8 @@ class MnistRows(VerticalData):
         images = _images(self.source, self.root)
         return Labels(images.train.labels, images.test.labels, images.classes, *_rows(images))
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         """Name the images and the rows of each party."""
         rows = ", ".join(f"{first}-{last}" for first, last in self.blocks)
         return f"{_images(self.source, self.root).description}; pixel rows {rows}"

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ...errors import UserError
-from .base import LARGEST
+from ..standardize import LARGEST
 
 # Rows that pandas parses at a time: a tag file of 161,789 rows is never in memory at once.
 _CHUNK: Final = 4_096

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import UserError
+from ...schema import bounded
+from ..standardize import standardize
 from . import synthetic_nuswide as synthetic
 from .base import Block, Labels, Rows, VerticalData
 from .number_files import damaged, read_parts
-from .standardize import standardize
 
 SOURCES: Final = ("auto", "files", "synthetic")
 
@@ -61,8 +62,8 @@ class NusWide(VerticalData):
     root: str | None = None
     classes: list[str] = field(default_factory=lambda: list(synthetic.CLASSES))
     standardize: bool = False
-    train_rows: int | None = synthetic.ROWS["train"]
-    test_rows: int | None = synthetic.ROWS["test"]
+    train_rows: int | None = bounded(synthetic.ROWS["train"], least=1)
+    test_rows: int | None = bounded(synthetic.ROWS["test"], least=1)
     trigger: list[Any] = field(default_factory=lambda: [-1])
 
     def __post_init__(self) -> None:
@@ -78,9 +79,6 @@ class NusWide(VerticalData):
             raise UserError(
                 f"dataset.classes={self.classes}: allowed are two or more different labels"
             )
-        for key, value in (("train_rows", self.train_rows), ("test_rows", self.test_rows)):
-            if value is not None and value < 1:
-                raise UserError(f"dataset.{key}={value}: allowed is 1 or more, or null")
 
     def settle(self) -> dict[str, Any]:
         """Decide between the official files and the stand-in."""
@@ -147,7 +145,8 @@ class NusWide(VerticalData):
     def _synthetic_rows(self) -> tuple[int, int]:
         return self.train_rows or synthetic.ROWS["train"], self.test_rows or synthetic.ROWS["test"]
 
-    def describe(self) -> str:
+    @property
+    def description(self) -> str:
         """Name the origin of the rows and count them."""
         source, root = self._resolved()
         labels = self.labels()

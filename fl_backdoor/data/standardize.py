@@ -1,9 +1,12 @@
 """Columns with mean 0 and standard deviation 1, fitted on the training rows only."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+LARGEST: Final = float(np.finfo(np.float32).max)
+"""The largest feature that float32 holds."""
 
 
 def standardize(train: NDArray[Any], test: NDArray[Any]) -> None:

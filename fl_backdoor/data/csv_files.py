@@ -12,24 +12,27 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ...errors import UserError
-from .base import LARGEST
+from ..errors import UserError
+from .standardize import LARGEST
 
 
-def header(file: str, id_column: str) -> list[str]:
-    """Return the names of the columns, which are different, and of which one is the id's."""
+def header(file: str, needed: Sequence[str], key: str = "files") -> list[str]:
+    """Return the names of the columns, which are different, and of which some are needed."""
     try:
         with Path(file).open(encoding="utf-8-sig", newline="") as lines:
             names = next(csv.reader(lines), [])
     except (OSError, ValueError, csv.Error) as error:
-        raise _unreadable(file, error) from error
-    if id_column not in names:  # first, because without it these may be no names
-        raise damaged(file, f"column {id_column} is missing, allowed is a header with it")
+        raise _unreadable(file, error, key) from error
+    for name in needed:  # first, because without them these may be no names
+        if name not in names:
+            raise damaged(file, f"column {name} is missing, allowed is a header with it", key)
     for position, name in enumerate(names):
         if name in names[:position]:
-            raise damaged(file, f"two columns are named {name!r}, allowed are different names")
+            raise damaged(file, f"two columns are named {name!r}, allowed are different names", key)
     if "" in names:
-        raise damaged(file, f"column {names.index('')} has no name, allowed is a header of names")
+        raise damaged(
+            file, f"column {names.index('')} has no name, allowed is a header of names", key
+        )
     return names
 
 
@@ -37,10 +40,7 @@ def read(
     file: str, id_column: str, columns: Sequence[str], numeric: bool
 ) -> tuple[list[str], NDArray[Any]]:
     """Read ids, sorted as text, and columns: finite float64 numbers, or texts."""
-    names = header(file, id_column)
-    for name in columns:
-        if name not in names:
-            raise damaged(file, f"column {name} is missing, allowed is a header with it")
+    names = header(file, [id_column, *columns])
     kinds: dict[str, type] = dict.fromkeys([id_column, *columns], str)
     if numeric:
         # The whole file, because pandas forgives too long lines if told to leave columns out.
@@ -76,7 +76,7 @@ def read(
     return [ids[row] for row in order], np.column_stack(values[1:])[order]
 
 
-def parse(file: str, kinds: dict[str, type], whole: bool) -> pd.DataFrame:
+def parse(file: str, kinds: dict[str, type], whole: bool, key: str = "files") -> pd.DataFrame:
     """Parse the whole file, or only columns of the given kinds.
 
     Raises
@@ -98,14 +98,14 @@ def parse(file: str, kinds: dict[str, type], whole: bool) -> pd.DataFrame:
                 encoding="utf-8-sig",
             )
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise _unreadable(file, error) from error
+        raise _unreadable(file, error, key) from error
 
 
-def _unreadable(file: str, error: BaseException) -> UserError:
+def _unreadable(file: str, error: BaseException, key: str) -> UserError:
     reason = " ".join(str(error).split())
-    return damaged(file, f"cannot be read ({reason}), allowed is a CSV file with a header")
+    return damaged(file, f"cannot be read ({reason}), allowed is a CSV file with a header", key)
 
 
-def damaged(file: str, what: str) -> UserError:
-    """Say what is wrong with a file."""
-    return UserError(f"dataset.files={file}: {what}")
+def damaged(file: str, what: str, key: str = "files") -> UserError:
+    """Say what is wrong with a file, which a key of ``dataset`` names."""
+    return UserError(f"dataset.{key}={file}: {what}")

@@ -1,0 +1,42 @@
+"""Mimic [Karimireddy et al., 2022]."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..attacker import Colluding, View
+
+
+@dataclass(kw_only=True)
+class Mimic(Colluding):
+    """All attackers copy one client, so that it counts for more than the others.
+
+    Karimireddy, He, Jaggi 2022, "Byzantine-Robust Learning on Heterogeneous Datasets via
+    Bucketing", the mimic attack: the client copied is the one that lies farthest along z,
+    the direction in which the clients' updates differ most over the rounds. What is sent is an
+    honest update, so no defense can tell it apart. Untargeted; it acts where the clients' data
+    differ. The paper finds z by a power iteration over the first rounds; here it is the leading
+    eigenvector of the inner products of the centred updates, summed over all rounds so far.
+
+    Attributes
+    ----------
+    knowledge : {"all", "attackers"}
+        With "attackers" they copy one of themselves.
+    """
+
+    least: ClassVar[int] = 2
+
+    knowledge: str = "all"
+
+    def collude(self, view: View) -> NDArray[np.float64]:
+        """Send the update of the same client from all."""
+        centred = view.known - view.known.mean(axis=0)
+        products = centred @ centred.T
+        before = view.memory.get("products")
+        if before is not None and before.shape == products.shape:  # else some were not there
+            products = products + before
+        view.memory["products"] = products
+        along = np.linalg.eigh(products).eigenvectors[:, -1]
+        return np.tile(view.known[np.abs(along).argmax()], (len(view.own), 1))

@@ -1,0 +1,27 @@
+"""Min-Sum [Shejwalkar & Houmansadr, 2021]."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .min_max import Pushed, Vector, squared_distances
+
+
+@dataclass(kw_only=True)
+class MinSum(Pushed):
+    """The push stays, in sum, as close to the updates as the farthest of them does.
+
+    Shejwalkar, Houmansadr 2021, the second of the attacks that, unlike those of Fang et al. 2020,
+    know no rule: sum_i ||nabla^m - nabla_i||^2 <= max_i sum_j ||nabla_i - nabla_j||^2.
+
+    Attributes
+    ----------
+    perturbation
+        As for `Pushed`.
+    """
+
+    def gamma(self, known: Vector, push: Vector) -> float:
+        """Solve the constraint: the sum is n gamma^2 ||push||^2 more than that of the mean."""
+        least = ((known - known.mean(axis=0)) ** 2).sum()
+        most = squared_distances(known).sum(axis=1).max()
+        return float(np.sqrt(max(most - least, 0.0) / (len(known) * (push @ push))))

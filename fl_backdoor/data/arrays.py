@@ -1,0 +1,184 @@
+"""A data set made of arrays, whatever they come from: checked, numbered, scaled, described."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..errors import UserError
+from .base import Data, Indices, Prepare, Split
+from .images import as_is, channels_first, scaled
+from .labels import as_text, numbered
+from .standardize import LARGEST, standardize
+
+KINDS: Final = ("auto", "image", "table", "text")
+
+MAX_VOCABULARY: Final = 2**24
+"""More tokens than any tokenizer has: a larger number is no token."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The inputs and labels of a split, and what errors call them: a file and an array in it."""
+
+    inputs: NDArray[Any]
+    labels: NDArray[Any]
+    inputs_place: str
+    labels_place: str
+
+
+def assembled(
+    name: str,
+    train: Part,
+    test: Part,
+    *,
+    origin: str,
+    kind: str = "auto",
+    channels: str = "auto",
+    standardized: bool = False,
+    owners: NDArray[Any] | None = None,
+    order: tuple[str, ...] | None = None,
+    vocabulary: int | None = None,
+) -> Data:
+    """Make a data set of arrays.
+
+    Parameters
+    ----------
+    name : str
+        See `Data`.
+    train, test : Part
+        Inputs as ``kind`` says, and labels, see `fl_backdoor.data.labels.as_text`.
+    origin : str
+        Ends the description: where the data come from.
+    kind : {"auto", "image", "table", "text"}
+        ``auto``: three or four axes are images; two axes of integers, unless bytes, are token ids,
+        and of other numbers a table.
+    channels : {"auto", "first", "last"}
+        Of images, see `fl_backdoor.data.images.channels_first`.
+    standardized : bool
+        Of tables: give columns mean 0 and standard deviation 1, by the training rows.
+    owners : array of shape (n,), optional
+        The natural user of each training row, a number or a text.
+    order : tuple of str, optional
+        All classes that there may be, in the order of their numbers; those that no training row
+        is of are left out. None: in the order of numbers or of the alphabet.
+    vocabulary : int, optional
+        Of texts; None: one more than the largest token.
+
+    Raises
+    ------
+    UserError
+        In one line: the place, what is there, and what is allowed.
+    """
+    for part in (train, test):
+        _check(part)
+    if train.inputs.shape[1:] != test.inputs.shape[1:]:
+        raise UserError(
+            f"{test.inputs_place}: rows of shape {test.inputs.shape[1:]}, allowed is "
+            f"{train.inputs.shape[1:]}, as of training rows"
+        )
+    kind = _kind(train, kind)
+    prepare: Prepare = as_is
+    if kind == "image":
+        images = [channels_first(p.inputs, p.inputs_place, channels) for p in (train, test)]
+        *inputs, prepare, note = scaled(images[0], images[1])
+        size = f"{'x'.join(map(str, inputs[0].shape[1:]))} images"
+    elif kind == "text":
+        tokens = [_tokens(part, vocabulary) for part in (train, test)]
+        vocabulary = vocabulary or 1 + max(int(t.max()) for t in tokens)
+        inputs = [torch.from_numpy(t) for t in tokens]
+        size, note = f"texts of {tokens[0].shape[1]} tokens", f"vocabulary {vocabulary:,}"
+    else:
+        tables, note = [part.inputs.astype(np.float64) for part in (train, test)], ""
+        if standardized:
+            standardize(tables[0], tables[1])
+            note = "columns of mean 0 and deviation 1 by the training rows"
+        inputs = [torch.from_numpy(table.astype(np.float32)) for table in tables]
+        size = f"rows of {tables[0].shape[1]} numbers"
+    labels, classes = _labels(train, test, order)
+    counts = f"{len(labels[0]):,} train + {len(labels[1]):,} test {size}, {len(classes)} classes"
+    return Data(
+        name=name,
+        train=Split(inputs[0], torch.from_numpy(labels[0]), prepare),
+        test=Split(inputs[1], torch.from_numpy(labels[1]), prepare),
+        classes=classes,
+        description="; ".join(filter(None, (f"{name}, {counts}", note, origin))),
+        owners=_users(owners, train),
+        vocabulary=vocabulary if kind == "text" else None,
+    )
+
+
+def _users(owners: NDArray[Any] | None, train: Part) -> Indices | None:
+    """Give the users numbers."""
+    if owners is None:
+        return None
+    if owners.shape != train.labels.shape[:1] or owners.dtype.kind not in "iubU":
+        raise UserError(
+            f"{train.inputs_place}: owners of shape {owners.shape} and type {owners.dtype}, "
+            f"allowed are {len(train.labels)} integers or texts, one a training row"
+        )
+    return np.unique(owners, return_inverse=True)[1].astype(np.int64)
+
+
+def _check(part: Part) -> None:
+    """Refuse what is no array of finite numbers, or has another length than its labels."""
+    inputs, place = part.inputs, part.inputs_place
+    if inputs.dtype.kind not in "iufb":
+        raise UserError(f"{place}: inputs of type {inputs.dtype}, allowed are numbers")
+    if not 2 <= inputs.ndim <= 4 or 0 in inputs.shape[1:]:
+        raise UserError(
+            f"{place}: shape {inputs.shape}, allowed are tables or texts (rows, columns) and "
+            "images (rows, height, width), with channels first or last"
+        )
+    if not len(inputs):
+        raise UserError(f"{place}: no rows, allowed is one or more")
+    if len(inputs) != len(part.labels):
+        raise UserError(
+            f"{part.labels_place}: {len(part.labels)} labels, allowed is {len(inputs)}, as inputs"
+        )
+    if inputs.dtype.kind == "f":
+        bad = ~(np.abs(inputs) <= LARGEST)
+        if bad.any():
+            row, *rest = np.argwhere(bad)[0].tolist()
+            column = f"column {rest[0]}" if len(rest) == 1 else f"at {rest}"
+            raise UserError(f"{place}, row {row}, {column}: allowed is a finite number")
+
+
+def _kind(part: Part, kind: str) -> str:
+    """Say what inputs are, and refuse what they cannot be."""
+    axes, whole = part.inputs.ndim, part.inputs.dtype.kind in "iu"
+    if kind == "auto":
+        tokens = whole and part.inputs.dtype != np.uint8
+        kind = "image" if axes > 2 else ("text" if tokens else "table")
+    if (axes > 2) != (kind == "image") or (kind == "text" and not whole):
+        raise UserError(
+            f"{part.inputs_place}: {part.inputs.dtype} of shape {part.inputs.shape} as "
+            f"dataset.kind={kind}; allowed are images of three or four axes, tables of two, and "
+            "texts of two axes of integers"
+        )
+    return kind
+
+
+def _tokens(part: Part, vocabulary: int | None) -> NDArray[np.int64]:
+    tokens, limit = part.inputs, vocabulary or MAX_VOCABULARY
+    bad = (tokens < 0) | (tokens >= limit)
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise UserError(
+            f"{part.inputs_place}, row {row}, column {column}: allowed are tokens 0 to {limit - 1}"
+        )
+    return tokens.astype(np.int64)
+
+
+def _labels(
+    train: Part, test: Part, order: tuple[str, ...] | None
+) -> tuple[list[NDArray[np.int64]], tuple[str, ...]]:
+    texts = [as_text(part.labels, part.labels_place) for part in (train, test)]
+    first, second, classes = numbered(texts[0], texts[1], (train.labels_place, test.labels_place))
+    if order is None:
+        return [first, second], classes
+    kept = [name for name in order if name in classes]
+    place = np.array([kept.index(name) for name in classes])
+    return [place[first], place[second]], tuple(kept)

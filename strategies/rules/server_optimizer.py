@@ -1,0 +1,215 @@
+"""Server optimizers: the aggregate is a step, and the server remembers the steps before.
+
+Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification
+[Hsu et al., 2019], https://arxiv.org/abs/1909.06335: FedAvgM.
+
+Adaptive Federated Optimization [Reddi et al., 2021], https://arxiv.org/abs/2003.00295,
+Algorithm 2: FedAdam and FedYogi.
+"""
+
+from collections.abc import Iterable
+from logging import INFO
+from typing import ClassVar
+
+import numpy as np
+from flwr.serverapp.strategy import Strategy
+from flwr.supercore import log
+from numpy.typing import NDArray
+
+from ..checks import check_positive, is_finite_number
+from ..round import Outcome, Round
+from ..wrapper import Wrapper
+
+Vector = NDArray[np.float64]
+
+
+def average(m: Vector, delta: Vector, beta: float) -> Vector:
+    """Return ``beta m + (1 - beta) Delta_t``, of vectors of shape ``(p,)``."""
+    return beta * m + (1 - beta) * delta
+
+
+def yogi(v: Vector, delta: Vector, beta_2: float) -> Vector:
+    """Return ``v - (1 - beta_2) Delta_t^2 sign(v - Delta_t^2)``, of vectors of shape ``(p,)``."""
+    square = delta**2
+    return v - (1 - beta_2) * square * np.sign(v - square)
+
+
+class ServerOptimizer(Wrapper):
+    """Step along what a strategy's aggregate says, instead of taking it over.
+
+    ``Delta_t`` is the aggregate minus the global model, of parameters only: statistics and counters
+    stay those of the aggregate. A round in which the strategy inside keeps the model is no step.
+
+    Parameters
+    ----------
+    strategy : flwr.serverapp.strategy.Strategy
+        The strategy that aggregates.
+    learning_rate : float
+        eta of the server.
+    weighted, statistics
+        As for `strategies.Robust`.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        learning_rate: float,
+        *,
+        weighted: bool = False,
+        statistics: Iterable[str] = (),
+    ) -> None:
+        super().__init__(strategy, weighted=weighted, statistics=statistics)
+        check_positive(learning_rate=learning_rate)
+        self.learning_rate = learning_rate
+
+    def summary(self) -> None:
+        """Log the settings of the wrapper, then of the wrapped strategy."""
+        log(INFO, "\t├──> %s: learning rate %g", type(self).__name__, self.learning_rate)
+        super().summary()
+
+    def step(self, delta: Vector) -> tuple[Vector, dict[str, Vector]]:
+        """Return what eta is multiplied by, shape ``(p,)``, and what is to be remembered.
+
+        Parameters
+        ----------
+        delta : array of shape (p,)
+            Delta_t. `past` holds what was remembered of the steps before.
+        """
+        raise NotImplementedError
+
+    def aggregate(self, round: Round) -> Outcome:
+        """Aggregate as the strategy inside, and step along the difference."""
+        outcome = self.inner.aggregate(round)
+        if outcome.model is not None:
+            step, memory = self.step(outcome.model - round.center)
+            outcome.model = round.center + self.learning_rate * step
+            if np.isfinite(outcome.model).all():  # or else the model stays, and so does this
+                # As large as models are, and so in their precision.
+                dtype = round.models.dtype
+                self.memory |= {name: value.astype(dtype) for name, value in memory.items()}
+        return outcome
+
+    def past(self, name: str, delta: Vector, first: float = 0.0) -> Vector:
+        """Return a remembered vector; before the first step, and for another model, ``first``."""
+        kept: Vector | None = self.memory.get(name)
+        return (
+            kept if kept is not None and kept.shape == delta.shape else np.full_like(delta, first)
+        )
+
+
+class FedAvgM(ServerOptimizer):
+    """Momentum on the server: ``m_t = beta m_{t-1} + Delta_t`` [Hsu et al., 2019, section 4].
+
+    With ``learning_rate=1`` and ``momentum=0`` it is the strategy inside.
+
+    Parameters
+    ----------
+    strategy : flwr.serverapp.strategy.Strategy
+        The strategy that aggregates.
+    learning_rate : float (default: 1.0)
+        eta of the server.
+    momentum : float (default: 0.9)
+        beta, from 0 to less than 1.
+    weighted, statistics
+        As for `strategies.Robust`.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        learning_rate: float = 1.0,
+        momentum: float = 0.9,
+        weighted: bool = False,
+        statistics: Iterable[str] = (),
+    ) -> None:
+        super().__init__(strategy, learning_rate, weighted=weighted, statistics=statistics)
+        _check_part(momentum=momentum)
+        self.momentum = momentum
+
+    def step(self, delta: Vector) -> tuple[Vector, dict[str, Vector]]:
+        """Return the momentum."""
+        m = self.momentum * self.past("m", delta) + delta
+        return m, {"m": m}
+
+
+class FedAdam(ServerOptimizer):
+    """Adam on the server [Reddi et al., 2021, Algorithm 2].
+
+    ``x_{t+1} = x_t + eta m_t / (sqrt(v_t) + tau)``, where ``m_t`` and ``v_t`` are moving averages
+    of ``Delta_t`` and of its square, ``v_{-1} = tau^2``, and there is no correction of bias: as the
+    paper has it. Flower's FedAdam begins with ``v_{-1} = 0`` and corrects.
+
+    Parameters
+    ----------
+    strategy : flwr.serverapp.strategy.Strategy
+        The strategy that aggregates.
+    learning_rate : float (default: 0.01)
+        eta of the server.
+    beta_1, beta_2 : float (default: 0.9, 0.99)
+        Of the moving averages, from 0 to less than 1.
+    tau : float (default: 0.001)
+        Degree of adaptivity: the smaller, the more alike are the steps of all coordinates.
+    weighted, statistics
+        As for `strategies.Robust`.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    exceptions: ClassVar[dict[str, str]] = {
+        "identical replies": "each coordinate is divided by its own size (Algorithm 2)"
+    }
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        learning_rate: float = 0.01,
+        beta_1: float = 0.9,
+        beta_2: float = 0.99,
+        tau: float = 0.001,
+        weighted: bool = False,
+        statistics: Iterable[str] = (),
+    ) -> None:
+        super().__init__(strategy, learning_rate, weighted=weighted, statistics=statistics)
+        _check_part(beta_1=beta_1, beta_2=beta_2)
+        check_positive(tau=tau)
+        self.beta_1, self.beta_2, self.tau = beta_1, beta_2, tau
+
+    def step(self, delta: Vector) -> tuple[Vector, dict[str, Vector]]:
+        """Return the mean of the steps, each coordinate divided by its size."""
+        m = average(self.past("m", delta), delta, self.beta_1)
+        v = self.second(self.past("v", delta, self.tau**2), delta)
+        return m / (np.sqrt(v) + self.tau), {"m": m, "v": v}
+
+    def second(self, v: Vector, delta: Vector) -> Vector:
+        """Return the second moment, shape ``(p,)``."""
+        return average(v, delta**2, self.beta_2)
+
+
+class FedYogi(FedAdam):
+    """Yogi on the server [Reddi et al., 2021, Algorithm 2]: ``v_t`` grows and shrinks slowly.
+
+    Parameters
+    ----------
+    strategy, learning_rate, beta_1, beta_2, tau, weighted, statistics
+        As for `FedAdam`.
+    """
+
+    def second(self, v: Vector, delta: Vector) -> Vector:
+        """Return the second moment, shape ``(p,)``."""
+        return yogi(v, delta, self.beta_2)
+
+
+def _check_part(**values: object) -> None:
+    for name, value in values.items():
+        if not (is_finite_number(value) and 0 <= value < 1):
+            raise ValueError(f"{name} = {value!r} must be a number from 0 to less than 1")
