@@ -6,7 +6,6 @@ that sends it and an id, and records are copied without their checks.
 
 import itertools
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -172,9 +171,6 @@ def launch(
     if engine.kind == "local":
         main(LocalGrid(client_app, num_clients), 1)
         return
-    # Ray reads these on import: no usage reports, and no warning about GPUs it does not have.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     from .ray_grid import on_ray  # takes seconds, and local runs need none of it
 
     with on_ray(engine, client_app, num_clients) as (ray_grid, workers):

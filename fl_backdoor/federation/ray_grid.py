@@ -39,6 +39,9 @@ MOST_STARTS = 3
 PATIENCE = 20.0
 """Seconds without a reply after which a run says whom it waits for."""
 
+PAUSE = 0.5
+"""Seconds without messages after which workers are looked at before they are asked."""
+
 MOMENT = 0.05
 """Seconds that looking for replies may take."""
 
@@ -105,7 +108,7 @@ class RayGrid(LocalGrid):
         identifiers = []
         stored: dict[int, Any] = {}
         if not self._open:
-            self._heard = time.monotonic()
+            self._wake()
         for message in messages:
             records: dict[str, Any] = dict(message.content)
             for name, record in message.content.array_records.items():
@@ -138,6 +141,15 @@ class RayGrid(LocalGrid):
             if identifier in self._open:
                 self._give_up(self._open.pop(identifier))
         return super().pull_messages(identifiers)
+
+    def _wake(self) -> None:
+        """See who is there after a pause, so that who died in it is nobody's fault."""
+        now = time.monotonic()
+        if now - self._heard > PAUSE:
+            for place in self._places:
+                if place.node is not None:
+                    place.greet()
+        self._heard = now
 
     def _work(self, identifiers: list[str], seconds: float) -> None:
         """Wait for replies for so long, and keep the workers busy."""
@@ -179,7 +191,7 @@ class RayGrid(LocalGrid):
         try:
             said = ray.get(future)
         except RayError as error:
-            if question is not None and isinstance(error, RayTaskError):  # it cannot travel
+            if question is not None and isinstance(error, RayTaskError):  # the worker lives
                 self._answer(question, error_reply(question.message, one_line(error)))
             else:
                 self._replace(place, question, error)

@@ -57,7 +57,7 @@ class Place:
     Attributes
     ----------
     node : str or None
-        The worker's node, by Ray's id; None while the worker is not there yet.
+        The worker's node, by Ray's id; None until the worker has said so.
     future : ObjectRef or None
         What the worker is about to say; None while it has nothing to do.
     """
@@ -69,8 +69,12 @@ class Place:
         self.start()
 
     def start(self) -> None:
-        """Get a worker, as soon as some node has room; first it says where it is."""
+        """Get a worker, as soon as some node has room."""
         self._worker = self._new(self._client_app)
+        self.greet()
+
+    def greet(self) -> None:
+        """Let the worker say where it is."""
         self.node: str | None = None
         self.future: Any = self._worker.node.remote()
 
@@ -107,6 +111,9 @@ def start_ray(engine: EngineConfig) -> int:
     UserError
         If it cannot be reached, or has no room for a single worker.
     """
+    # No usage reports, and no warning about GPUs that Ray does not have.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # What Ray says of its own workers would stand between the lines of the run, and does not
     # obey log_to_driver. A message that failed is reported by the strategy that misses it.
     worker.print_to_stdstream = lambda *_, **__: None
