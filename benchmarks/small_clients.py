@@ -9,7 +9,6 @@ simulation of a plain app that does them.
 import argparse
 import logging
 import sys
-import time
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clients import HonestClient
-from fl_backdoor.federation.engines import LocalGrid
-from fl_backdoor.federation.grids import PromptGrid
+from fl_backdoor.federation.engines import LocalGrid, launch
+from fl_backdoor.schema import EngineConfig
 from strategies import FedAvg
 
 from . import seconds
@@ -112,25 +111,36 @@ def play(strategy: FlowerFedAvg | FedAvg, grid: Grid, rounds: int) -> None:
         arrays = strategy.aggregate_train(number, replies)[0] or arrays
 
 
-def on_ray(app: ClientApp, clients: int, rounds: int, *, ours: bool) -> float:
-    """Return the seconds of a round in Flower's simulation, the first left out."""
+def on_ray(clients: int, rounds: int) -> float:
+    """Return the seconds of a round of ours on Ray, the first left out."""
+    engine = EngineConfig(
+        kind="ray", num_workers=None, cpus_per_client=1.0, gpus_per_client=0.0, address=None
+    )
+    taken = list[float]()
+
+    def server(grid: Grid, workers: int) -> None:  # noqa: ARG001
+        play(FedAvg(), grid, 1)
+        taken.append(seconds(lambda: play(FedAvg(), grid, rounds)) / rounds)
+
+    launch(engine, our_app(), clients, server)
+    return taken[0]
+
+
+def in_flower(clients: int, rounds: int) -> float:
+    """Return the seconds of a round in Flower's own simulation, the first left out."""
     from flwr.simulation import run_simulation
 
     server_app, taken = ServerApp(), list[float]()
 
     @server_app.main()
-    def main(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        grid = PromptGrid(grid) if ours else grid
-        strategy = FedAvg() if ours else FlowerFedAvg()
-        play(strategy, grid, 1)
-        started = time.perf_counter()
-        play(strategy, grid, rounds)
-        taken.append((time.perf_counter() - started) / rounds)
+    def server(grid: Grid, context: Context) -> None:  # noqa: ARG001
+        play(FlowerFedAvg(), grid, 1)
+        taken.append(seconds(lambda: play(FlowerFedAvg(), grid, rounds)) / rounds)
 
     resources = {"num_cpus": 1, "num_gpus": 0.0}
     run_simulation(
         server_app,
-        app,
+        plain_app(),
         num_supernodes=clients,
         backend_config={"client_resources": resources},  # type: ignore[dict-item]
     )
@@ -154,9 +164,8 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
         own = seconds(lambda: play(FedAvg(), grid, options.rounds))
         ratios["local"].append(own / seconds(bare))
         if options.ray:
-            ours = on_ray(our_app(), options.clients, options.rounds, ours=True)
-            plain = on_ray(plain_app(), options.clients, options.rounds, ours=False)
-            ratios["ray"].append(ours / plain)
+            ours = on_ray(options.clients, options.rounds)
+            ratios["ray"].append(ours / in_flower(options.clients, options.rounds))
     medians = {name: median(values) for name, values in ratios.items() if values}
     print(f"{options.clients} clients of {ROWS} rows, medians of {options.repeats}")
     print(f"one process / bare loop: {medians['local']:.2f}")

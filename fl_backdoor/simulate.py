@@ -94,7 +94,7 @@ def main() -> None:
             again = (f"hydra.sweep.dir={_quoted(Sweep.directory)}", "resume=true")
             how = f"; the sweep goes on with {_command(*arguments, *again)}"
         print(f"interrupted{how}", file=sys.stderr)
-        # Flower's server thread still waits for replies: nothing is left to save.
+        # Nothing is left to save, and what libraries do at exit takes seconds.
         sys.stderr.flush()
         os._exit(130)
 

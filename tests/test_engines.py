@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ class DeadlyAttack(LabelFlipping):
         if seat.round == 2 and died < self.deaths:
             (folder / str(died)).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return update
+
+
+@dataclass(kw_only=True)
+class NodeAttack(LabelFlipping):
+    """Kills a node of the cluster in round 2, wherever it runs itself."""
+
+    raylet: int
+
+    def craft(self, update: Update, seat: Seat) -> Update:
+        if seat.round == 2:
+            with suppress(ProcessLookupError):
+                os.kill(self.raylet, signal.SIGKILL)
         return update
 
 
@@ -189,6 +203,32 @@ def test_a_worker_that_dies_is_replaced(
         run(tmp_path / "calm", *attack)
         model = (tmp_path / "calm" / "model.safetensors").read_bytes()
         assert (tmp_path / "deadly" / "model.safetensors").read_bytes() == model
+
+
+@pytest.mark.slow
+def test_a_node_killed_in_a_round_costs_no_reply_and_no_bit(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
+    node = cluster.add_node(num_cpus=1)
+    killing = [
+        "attack._target_=tests.test_engines.NodeAttack",
+        f"+attack.raylet={node.all_processes['raylet'][0].process.pid}",
+    ]
+    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK]
+    run(tmp_path / "local", *experiment)
+    run(
+        tmp_path / "ray", *experiment, *killing, "engine=ray", f"engine.address='{cluster.address}'"
+    )
+    assert node.all_processes["raylet"][0].process.poll() is not None
+    cluster.shutdown()
+    for row in rows(tmp_path / "ray"):
+        assert row["failed"] == row["invalid"] == []
+    for name in ("model.safetensors", "clean_twin/model.safetensors"):
+        local, ray = ((tmp_path / engine / name).read_bytes() for engine in ("local", "ray"))
+        assert local == ray
 
 
 @pytest.mark.slow

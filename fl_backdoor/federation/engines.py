@@ -1,15 +1,11 @@
-"""Where an experiment runs: in this process, or in Flower's Simulation Runtime on Ray.
+"""Where an experiment runs: in this process, or in worker processes on Ray.
 
-The only module that touches what Flower deprecates or keeps internal: `run_simulation`
-warns in flwr 1.41, a message needs the identity of the task that sends it and an id, and
-records are copied without their checks.
+The only module that touches what Flower keeps internal: a message needs the identity of the task
+that sends it and an id, and records are copied without their checks.
 """
 
 import itertools
 import logging
-import math
-import os
-import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -18,15 +14,13 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.error import Error
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 from flwr.supercore import log
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from ..config import one_line
 from ..errors import UserError
 from ..schema import EngineConfig
-from .grids import PromptGrid
 
 Something = TypeVar("Something")
 
@@ -90,10 +84,10 @@ class LocalGrid(Grid):
         """Deliver messages; each is answered before the next is delivered."""
         identifiers = []
         for message in messages:
-            identifier = f"message-{next(self._count)}"
-            message.metadata.__dict__["_message_id"] = identifier
-            self._replies[identifier] = self._deliver(message)
-            identifiers.append(identifier)
+            identifiers.append(self._identify(message))
+            received = twin(message, _content=_copied(message.content))
+            context = self._contexts[message.metadata.dst_node_id]
+            self._replies[identifiers[-1]] = answer(self._client_app, received, context)
         return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -109,13 +103,18 @@ class LocalGrid(Grid):
         """Deliver messages and return their replies; a call cannot time out."""
         return self.pull_messages(self.push_messages(messages))
 
-    def _deliver(self, message: Message) -> Message:
-        received = _twin(message, _content=_copied(message.content))
-        try:
-            context = self._contexts[message.metadata.dst_node_id]
-            return self._client_app(received, context)
-        except Exception as error:
-            return error_reply(message, f"{type(error).__name__}: {error}")
+    def _identify(self, message: Message) -> str:
+        identifier = f"message-{next(self._count)}"
+        message.metadata.__dict__["_message_id"] = identifier
+        return identifier
+
+
+def answer(client_app: ClientApp, message: Message, context: Context) -> Message:
+    """Return a client's reply to a message, or the error that it raised."""
+    try:
+        return client_app(message, context)
+    except Exception as error:
+        return error_reply(message, f"{type(error).__name__}: {error}")
 
 
 def error_reply(message: Message, reason: str) -> Message:
@@ -125,11 +124,11 @@ def error_reply(message: Message, reason: str) -> Message:
 
 def _copied(content: RecordDict) -> RecordDict:
     """Copy the records, so that a client cannot change what others receive."""
-    records = {name: _twin(record, _data=dict(record.items())) for name, record in content.items()}
-    return _twin(content, _data=records)
+    records = {name: twin(record, _data=dict(record.items())) for name, record in content.items()}
+    return twin(content, _data=records)
 
 
-def _twin(original: Something, **changes: object) -> Something:
+def twin(original: Something, **changes: object) -> Something:
     """Copy a message or a record, without the checks that it has passed once.
 
     They would take longer than all else that a message costs here.
@@ -172,29 +171,10 @@ def launch(
     if engine.kind == "local":
         main(LocalGrid(client_app, num_clients), 1)
         return
-    workers = _start_ray(engine)
-    from flwr.simulation import run_simulation  # takes seconds, and local runs need none of it
+    from .ray_grid import on_ray  # takes seconds, and local runs need none of it
 
-    server_app = ServerApp()
-
-    @server_app.main()
-    def server(grid: Grid, context: Context) -> None:  # noqa: ARG001
-        main(PromptGrid(grid), workers)
-
-    resources = {
-        "num_cpus": engine.cpus_per_client,
-        "num_gpus": engine.gpus_per_client,
-        # A worker process that dies is replaced and its message tried once more, then answered
-        # by an error. Flower's pool would keep the dead one and fail every message after.
-        "max_restarts": -1,
-        "max_task_retries": 1,
-    }
-    run_simulation(
-        server_app,
-        client_app,
-        num_supernodes=num_clients,
-        backend_config={"client_resources": resources},  # type: ignore[dict-item]
-    )
+    with on_ray(engine, client_app, num_clients) as (ray_grid, workers):
+        main(ray_grid, workers)
 
 
 def wait_for_nodes(
@@ -217,50 +197,3 @@ def wait_for_nodes(
             raise UserError(f"{what}: only {len(nodes)} nodes connected")
         time.sleep(0.1)
     return nodes
-
-
-def _start_ray(engine: EngineConfig) -> int:
-    """Start or join Ray and return the number of workers that fit."""
-    # Ray reads these on import: no usage reports, and no warning about GPUs it does not have.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-    from ray._private import worker
-
-    # What Ray says of its own workers would stand between the lines of the run, and does not
-    # obey log_to_driver. A message that failed is reported by the strategy that misses it.
-    worker.print_to_stdstream = lambda *_, **__: None
-    if engine.address is not None and engine.num_workers is not None:
-        raise UserError(
-            f"engine.num_workers={engine.num_workers}: allowed is null with engine.address, "
-            "where the cluster's size decides"
-        )
-    cpus = None
-    if engine.num_workers is not None:
-        cpus = math.ceil(engine.num_workers * engine.cpus_per_client)
-    try:
-        ray.init(
-            # Without an address Ray would join whatever cluster it finds on the machine.
-            address=engine.address or "local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            # Workers import the suite from where this process imports it.
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}},
-        )
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise UserError(f"engine.address={engine.address}: {one_line(error)}") from error
-    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    rooms = {"cpus": free.get("CPU", 0) / engine.cpus_per_client}
-    if engine.gpus_per_client:
-        rooms["gpus"] = free.get("GPU", 0) / engine.gpus_per_client
-    for kind, room in rooms.items():
-        if room < 1:
-            ray.shutdown()
-            asked = getattr(engine, f"{kind}_per_client")
-            has = free.get(kind[:-1].upper(), 0)
-            raise UserError(
-                f"engine.{kind}_per_client={asked}: allowed are at most the {has:g} free"
-            )
-    return int(min(rooms.values()))
