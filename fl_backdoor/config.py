@@ -45,8 +45,10 @@ def expected_attackers(num_clients: int, attackers: int, size: int) -> int:
     return math.ceil(attackers * size / num_clients)
 
 
-def attackers(_root_: Any) -> int:
+def attackers(_root_: Any) -> Any:
     """Return how many attackers an operator may expect in a round."""
+    if type(size := asked(_root_)) is not int:
+        return size  # the cohort refuses it
     numbers = (_root_.num_clients, _root_.attack.get("num_attackers"), asked(_root_))
     if not all(type(number) is int and number >= 1 for number in numbers):
         return 0  # nobody attacks, or a value that is refused by its name later

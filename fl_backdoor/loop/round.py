@@ -30,6 +30,7 @@ from ..files import Row, Summary
 from ..measure.answers import accuracies, answers, forward
 from ..measure.measures import measured
 from ..measure.metrics import Answers, Selection
+from ..measure.own import add_own
 from ..measure.replies import Observed, observed
 from ..measure.selection import selected
 from ..schema import Config
@@ -85,6 +86,7 @@ class Horizontal:
     def check(self) -> None:
         """Build every attacker once, and draw the test set."""
         config, federation = self.config, self.federation
+        add_own("measure.extra", config.measure.extra)
         federation.check()
         strategy = new_strategy(config, self.run_model)
         federation.cohort.check(
