@@ -56,7 +56,7 @@ class Federation:
         self.source = build_source("dataset", config.dataset)
         self.partition: Partition = build_partition(config.partition, config.dataset)
         self.classes = self.source.class_names
-        self.attack: Attack = build_attack(config.attack, self.classes)
+        self._attack: Attack = build_attack(config.attack, self.classes)
         self.roster = build_roster(config.attack)
         self.cohort = new_cohort(config.cohort)
         self.attackers = self.roster.draw(config.num_clients, config.seed)
@@ -73,10 +73,22 @@ class Federation:
             If there are more attackers than allowed, or the samples cannot be shared so.
         """
         if attackers != self.attackers:
-            self.roster = replace(self.roster, num_attackers=len(attackers))
+            named = {"num_attackers": len(attackers), "share": None, "roster": "first"}
+            self.roster = replace(self.roster, **named)
             self.roster.draw(self.config.num_clients, self.config.seed)
             self.attackers = attackers
             self._clients.clear()
+
+    @cached_property
+    def attack(self) -> Attack:
+        """What attackers do, settled by the training set."""
+        data, settle = self.data, self._attack.hooks("settle")
+        if settle:
+            inputs, _ = data.train[:1] if data.kind == "image" else data.train[:]
+            with self._named():
+                for hook in settle:
+                    hook(inputs, data.vocabulary or 0)
+        return self._attack
 
     @property
     def goal(self) -> Goal | None:
@@ -153,6 +165,7 @@ class Federation:
             raise UserError(
                 f"training.device={device}: allowed is what torch finds here ({one_line(error)})"
             ) from error
+        attack = self.attack
         validate(
             self._first_model(),
             *self.data.train[self.partitions[0]],
@@ -164,16 +177,12 @@ class Federation:
         everybody = self.cohort.size(self.config.num_clients) == self.config.num_clients
         if self.attackers and everybody:  # else each round has other numbers
             with self._named():
-                self.attack.check_all(self.config.num_clients, len(self.attackers))
+                attack.check_all(self.config.num_clients, len(self.attackers))
         for client in {0, *self.attackers}:
             try:
                 self.client(client)
             except (ValueError, RuntimeError) as error:
                 raise UserError(f"client {client} cannot be built: {one_line(error)}") from error
-        if self.goal is not None:
-            inputs, _ = self.data.train[self.partitions[0][:1]]
-            with self._named():
-                self.goal.trigger(inputs, {})
 
     def client(self, number: int, *, clean: bool = False) -> HonestClient:
         """Return a client; with ``clean`` an attacker as the honest client it was.
