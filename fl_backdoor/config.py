@@ -46,7 +46,7 @@ def count_attackers(attack: Mapping[str, Any], num_clients: int) -> int:
     """Return how many clients attack by the keys of a roster: as a list, a share, or a number."""
     roster, share = attack.get("roster"), attack.get("share")
     if share is not None:
-        return round(share * num_clients)
+        return round(float(share) * num_clients)
     number = attack.get("num_attackers")
     if number is None:
         number = len(roster) if isinstance(roster, list | ListConfig) else 0

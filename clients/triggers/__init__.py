@@ -1,4 +1,4 @@
-"""Triggers of backdoors: functions of inputs ``(n, ...)``, settled once from the training inputs."""
+"""Triggers of backdoors: functions of inputs ``(n, ...)``, settled once by the training set."""
 
 from .choice import TRIGGERS, Auto, Own, chosen
 from .images import BADNETS_PATTERN, Blended, Patch, Pixels, stamp

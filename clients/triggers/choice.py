@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -24,7 +24,7 @@ class Auto(Trigger):
         return self._fitting(inputs).settle(inputs, vocabulary)
 
     def _fitting(self, inputs: Tensor) -> Trigger:
-        fitting = {"image": Patch, "table": Features, "text": Tokens}
+        fitting: dict[str, type[Trigger]] = {"image": Patch, "table": Features, "text": Tokens}
         return fitting[kind_of(inputs)]()
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ TRIGGERS: Final[dict[str, type[Trigger]]] = {
 """What may be chosen by name."""
 
 
-def chosen(trigger: object) -> Trigger:
+def chosen(trigger: Any) -> Trigger:
     """Return the trigger of a name, or of a function.
 
     Raises

@@ -55,8 +55,8 @@ class Trigger:
             If it does not fit the data.
         """
         if kind_of(inputs) != self.on:
+            name, found = type(self).__name__.lower(), kind_of(inputs)
             raise ValueError(
-                f"trigger={type(self).__name__.lower()}: allowed on data of kind {self.on}; these are "
-                f"of {kind_of(inputs)}"
+                f"trigger={name}: allowed on data of kind {self.on}; these are of {found}"
             )
         return self

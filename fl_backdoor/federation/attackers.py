@@ -18,6 +18,7 @@ from clients import Attack, Backdoor, ModelReplacement, NormProjection
 from clients.attacker import knowledge
 
 from ..config import build, one_line
+from ..data.base import Data
 from ..errors import UserError
 from .roster import ROSTER
 from .triggers import build_trigger
@@ -85,6 +86,22 @@ def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Atta
     return attack
 
 
+def settled(attack: Attack, data: Data) -> Attack:
+    """Let an attack decide by the training set what it leaves open, alike in every process.
+
+    Raises
+    ------
+    ValueError
+        Naming what does not fit the data.
+    """
+    hooks = attack.hooks("settle")
+    if hooks:
+        inputs, _ = data.train[:1] if data.kind == "image" else data.train[:]
+        for settle in hooks:
+            settle(inputs, data.vocabulary or 0)
+    return attack
+
+
 def in_full(error: Exception, node: Any, key: str, classes: Sequence[str]) -> UserError:
     """Name the keys in an attack's error as the configuration does, and classes as the data."""
     places: dict[str, str] = {}
@@ -116,9 +133,8 @@ def describe(node: Any, attack: Attack) -> str:
         name = str(layer["_target_"]).rpartition(".")[2]
         words.append(f"{name} ({settings})" if settings and name != "NoAttack" else name)
     text = " around ".join(words)
-    for layer in attack.layers():
-        if isinstance(layer, Backdoor):
-            text += f", trigger: {layer.trigger}"
+    triggers = [inner.trigger for inner in attack.layers() if isinstance(inner, Backdoor)]
+    text += "".join(f", trigger: {trigger}" for trigger in triggers)
     if attack.hooks("collude"):
         text += f", colluding, knowing {KNOWN[knowledge(attack)]}"
     return text

@@ -4,7 +4,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..data.partition import Partition, build_partition, older_names, pool
 from ..data.python import build_source, choice_node
 from ..errors import UserError
 from ..schema import Config
-from .attackers import build_attack, describe, in_full
+from .attackers import build_attack, describe, in_full, settled
 from .cohort import new_cohort
 from .model import new_model, start_from_checkpoint
 from .optimizer import client_settings
@@ -73,8 +73,7 @@ class Federation:
             If there are more attackers than allowed, or the samples cannot be shared so.
         """
         if attackers != self.attackers:
-            named = {"num_attackers": len(attackers), "share": None, "roster": "first"}
-            self.roster = replace(self.roster, **named)
+            self.roster = self.roster.of(len(attackers))
             self.roster.draw(self.config.num_clients, self.config.seed)
             self.attackers = attackers
             self._clients.clear()
@@ -82,13 +81,8 @@ class Federation:
     @cached_property
     def attack(self) -> Attack:
         """What attackers do, settled by the training set."""
-        data, settle = self.data, self._attack.hooks("settle")
-        if settle:
-            inputs, _ = data.train[:1] if data.kind == "image" else data.train[:]
-            with self._named():
-                for hook in settle:
-                    hook(inputs, data.vocabulary or 0)
-        return self._attack
+        with self._named():
+            return settled(self._attack, self.data)
 
     @property
     def goal(self) -> Goal | None:
@@ -122,13 +116,12 @@ class Federation:
         return model
 
     def _new_model(self) -> nn.Module:
-        data = self.data
         return new_model(
             self.config.model,
             self.config.seed,
             num_classes=len(self.classes),
-            input_shape=data.input_shape,
-            vocabulary=data.vocabulary,
+            input_shape=self.data.input_shape,
+            vocabulary=self.data.vocabulary,
         )
 
     @cached_property

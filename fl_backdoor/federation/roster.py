@@ -1,6 +1,6 @@
 """Who attacks, in which rounds, and how they train while they do."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,10 @@ class Roster:
             other = f"roster={roster}" if number is None else f"num_attackers={number}"
             raise UserError(f"attack.share={self.share}, attack.{other}: allowed is one of them")
         self.attacks(1)
+
+    def of(self, number: int) -> "Roster":
+        """Return it with so many attackers, whoever they are."""
+        return replace(self, num_attackers=number, share=None, roster="first")
 
     def draw(self, num_clients: int, seed: int) -> tuple[int, ...]:
         """Draw the clients that attack, ascending.
