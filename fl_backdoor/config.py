@@ -31,10 +31,13 @@ def short(name: str) -> str:
     return f"{text[: LONGEST - 17].decode(errors='ignore')}-{digest}"
 
 
-def asked(_root_: Any) -> int:
-    """Return how many clients a round asks: the cohort's, or everybody."""
-    size, everybody = _root_.cohort.clients_per_round, _root_.num_clients
-    return int(everybody if size is None else size)
+def asked(_root_: Any) -> Any:
+    """Return how many clients a round asks: the cohort's, or everybody.
+
+    A value that is no number is handed on: whoever builds the cohort names it.
+    """
+    size = _root_.cohort.clients_per_round
+    return _root_.num_clients if size is None else size
 
 
 def expected_attackers(num_clients: int, attackers: int, size: int) -> int:
@@ -55,8 +58,14 @@ def count_attackers(attack: Mapping[str, Any], num_clients: int) -> int:
 
 def attackers(_root_: Any) -> int:
     """Return how many attackers an operator may expect in a round."""
-    clients = int(_root_.num_clients)
-    return expected_attackers(clients, count_attackers(_root_.attack, clients), asked(_root_))
+    clients, size = _root_.num_clients, asked(_root_)
+    try:
+        numbers = (clients, count_attackers(_root_.attack, clients), size)
+    except (TypeError, ValueError, OverflowError):  # of a share that is no number
+        return 0
+    if not all(type(number) is int and number >= 1 for number in numbers):
+        return 0  # nobody attacks, or a value that is refused by its name later
+    return expected_attackers(*numbers)
 
 
 def unless(*others: Any) -> Any:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import fl_backdoor.loop.loop as experiment
 from fl_backdoor.errors import UserError
 
-from .test_experiment import tiny
+from .test_experiment import rows, tiny
 from .test_vertical_experiment import Undrawn
 
 COLLUDING = ["alie", "ipm", "mimic", "min_max", "min_sum"]
@@ -43,8 +43,12 @@ def test_a_run_with_it_is_another_than_the_honest_one(
     models = [load_file(path / "model.safetensors") for path in (honest, tmp_path)]
     assert any((models[0][key] != models[1][key]).any() for key in models[0])
     assert all(tensor.isfinite().all() for tensor in models[1].values())
-    assert (summary["attack_success_rate"] is None) == (name in UNTARGETED)
-    assert ("  attack success " in screen) == (name in TARGETED)  # in the line of a round
+    last = rows(tmp_path)[-1]
+    assert (last["attack_success_rate"] is None) == (name in UNTARGETED)
+    named = "  attack success " in screen  # in the line of a round, unless it is at chance
+    assert named == any(
+        row["attack_success_rate"] is not None and not row["at_chance"] for row in rows(tmp_path)
+    )
     said = {"all": "knowing all updates", "attackers": "knowing the attackers' updates"}
     if name in COLLUDING:
         assert f"colluding, {said[summary['knowledge']]}" in screen

@@ -62,9 +62,13 @@ KEYS = [
     "train_loss",
     "loss",
     "main_accuracy",
+    "at_chance",
+    "class_accuracy",
+    "auc",
     "backdoor_accuracy",
     "backdoor_accuracy_floor",
     "attack_success_rate",
+    "attack_success_interval",
     "attack_success_floor",
     "scores",
     "clean_scores",
@@ -233,8 +237,10 @@ def test_natural_triggers_are_measured_and_the_floor_is_the_twins(
         assert row["backdoor_accuracy_floor"] == clean["backdoor_accuracy"]
         assert row["clean_scores"] == clean["scores"]
         assert clean["attack_success_floor"] is clean["clean_scores"] is None
+    judged = {"attack_success_rate", "backdoor_accuracy"}
     for key in summary.keys() & run_[-1].keys() - {"bytes", "round_trips"}:
-        assert summary[key] == run_[-1][key]
+        chance = key in judged and run_[-1]["at_chance"]
+        assert summary[key] == (None if chance else run_[-1][key])
 
 
 def test_a_run_leaves_everything_behind(everything: tuple[Path, dict[str, Any], str]) -> None:

@@ -62,7 +62,7 @@ class Display:
                 text += f" ({measure.line} {shown(value, measure.unit)})"
             else:
                 text += f"  {measure.line} {shown(value, measure.unit):>6}"
-        if row["at_chance"]:
+        if row.get("at_chance"):
             text += "  at chance"
         if row.get("dropped") is not None:
             text += f"  dropped {shown(row['dropped'], 'clients')}"
@@ -107,7 +107,8 @@ def tables(summary: Summary, unit: str) -> list[Table]:
     table.add_column(f"after {unit} {summary[f'{unit}s']}")
     table.add_column("", justify="right")
     for measure in measures(unit):
-        if measure.title:
+        missing = measure.optional and summary.get(measure.name) is None
+        if measure.title and not missing:
             table.add_row(measure.title, measure.text(summary))
     return [table, poisoned_table(summary)] if "poisoned_rows" in summary else [table]
 

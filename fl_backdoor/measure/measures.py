@@ -42,6 +42,8 @@ class Measure:
         where it is not shown.
     color : str
         Of its curve over rounds; "" if it has none.
+    optional : bool
+        It is left out of the table of a run that has none, where others have a dash.
     note : callable, optional
         Says what else stands beside its value, given a round's row or a run's summary.
     spread : bool
@@ -58,6 +60,7 @@ class Measure:
     line: str = ""
     short: str = ""
     color: str = ""
+    optional: bool = False
     note: Callable[[Row], str] = lambda _: ""
     spread: bool = False
 
@@ -86,7 +89,7 @@ class Measure:
 
     def text(self, row: Row) -> str:
         """Write for people what a row, or a summary, has of it."""
-        return text(row[self.name], self.unit) + self.note(row)
+        return text(row.get(self.name), self.unit) + self.note(row)
 
     def judged(self, row: Row) -> Any:
         """Return its value in a row; None of an attack on a model at chance: no success."""
@@ -188,14 +191,14 @@ def _chance(row: Row) -> str:
 
 def _interval(row: Row) -> str:
     interval = row.get("attack_success_interval")
-    if interval is None or row["attack_success_rate"] is None:
+    if interval is None or row.get("attack_success_rate") is None:
         return ""
     low, high = (text(bound, "%") for bound in interval)
     return f" ({low} to {high})"
 
 
 def _outlived(row: Row) -> str:
-    return ", and on" if row["backdoor_outlived"] else ""
+    return ", and on" if row.get("backdoor_outlived") else ""
 
 
 _FLOOR: Final = "  its floor (clean twin)"
@@ -209,11 +212,11 @@ MEASURES: list[Measure] = [
     ),
     Measure(
         name="main_accuracy_twin", of=m.twins("main_accuracy"), unit="%",
-        title="  of the clean twin",
+        title="  of the clean twin", optional=True,
     ),
     Measure(name="at_chance", of=j.at_chance),
     Measure(name="class_accuracy", of=j.class_accuracy),
-    Measure(name="auc", of=j.auc, better="up", title="AUC"),
+    Measure(name="auc", of=j.auc, better="up", title="AUC", optional=True),
     Measure(
         name="worst_client_accuracy", of=m.worst_client_accuracy, per="round", unit="%",
         better="up", title="worst honest client",
@@ -239,7 +242,7 @@ MEASURES: list[Measure] = [
     ),
     Measure(
         name="backdoor_lifespan", whole=j.backdoor_lifespan, per="round", unit="count",
-        better="down", title="backdoor lifespan, rounds", note=_outlived,
+        better="down", title="backdoor lifespan, rounds", optional=True, note=_outlived,
     ),
     Measure(name="backdoor_outlived", whole=j.backdoor_outlived, per="round"),
     Measure(name="scores", of=m.scores, per="epoch"),
