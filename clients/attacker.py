@@ -33,11 +33,14 @@ class Goal:
     stamp : callable of (inputs, memory), optional
         Puts the trigger on a copy of inputs ``(n, ...)``; ``memory`` is an attacker's, which
         may hold a trigger that was learned, or nothing yet. None: there is no trigger.
+    learned : bool
+        The trigger is what attackers remember: where nobody attacked there is none.
     """
 
     target: int
     source: int | None = None
     stamp: Callable[[Tensor, Mapping[str, NDArray[Any]]], Tensor] | None = None
+    learned: bool = False
 
     def victims(self, labels: Tensor) -> Tensor:
         """Mark the samples that the attack success rate counts, shape ``(n,)``, bool."""
@@ -190,6 +193,23 @@ class Attack:
         ------
         ValueError
             Naming ``num_attackers`` and what is allowed.
+        """
+
+    def settle(self, inputs: Tensor, vocabulary: int) -> None:
+        """Decide what depends on the data, once, before anybody attacks.
+
+        Parameters
+        ----------
+        inputs : Tensor of shape (n, ...)
+            Of the training set, alike in every process: all rows of tables and texts, one or more
+            of images.
+        vocabulary : int
+            Of texts, how many different tokens there can be; else 0.
+
+        Raises
+        ------
+        ValueError
+            Naming the setting that does not fit the data.
         """
 
     def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:  # noqa: ARG002

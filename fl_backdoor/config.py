@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from .errors import UserError
@@ -45,19 +45,39 @@ def expected_attackers(num_clients: int, attackers: int, size: int) -> int:
     return math.ceil(attackers * size / num_clients)
 
 
-def attackers(_root_: Any) -> Any:
+def count_attackers(attack: Mapping[str, Any], num_clients: int) -> int:
+    """Return how many clients attack by the keys of a roster: as a list, a share, or a number."""
+    roster, share = attack.get("roster"), attack.get("share")
+    if share is not None:
+        return round(float(share) * num_clients)
+    number = attack.get("num_attackers")
+    if number is None:
+        number = len(roster) if isinstance(roster, list | ListConfig) else 0
+    return int(number)
+
+
+def attackers(_root_: Any) -> int:
     """Return how many attackers an operator may expect in a round."""
-    if type(size := asked(_root_)) is not int:
-        return size  # the cohort refuses it
-    numbers = (_root_.num_clients, _root_.attack.get("num_attackers"), asked(_root_))
+    clients, size = _root_.num_clients, asked(_root_)
+    try:
+        numbers = (clients, count_attackers(_root_.attack, clients), size)
+    except (TypeError, ValueError, OverflowError):  # of a share that is no number
+        return 0
     if not all(type(number) is int and number >= 1 for number in numbers):
         return 0  # nobody attacks, or a value that is refused by its name later
     return expected_attackers(*numbers)
 
 
+def unless(*others: Any) -> Any:
+    """Return the last argument; None if one of the others is a number or a list."""
+    given = any(isinstance(other, int | float | list | ListConfig) for other in others[:-1])
+    return None if given else others[-1]
+
+
 OmegaConf.register_new_resolver("short", short, replace=True)
 OmegaConf.register_new_resolver("asked", asked, replace=True)
 OmegaConf.register_new_resolver("attackers", attackers, replace=True)
+OmegaConf.register_new_resolver("unless", unless, replace=True)
 
 
 SomeConfig = TypeVar("SomeConfig", bound=CommonConfig)

@@ -226,7 +226,7 @@ def test_descriptions_name_each_attack_and_its_settings() -> None:
         "num_attackers": 3,
         "data": backdoor(pattern=pattern, max_norm=None),
     }
-    expected = "ModelReplacement (factor 3.0) around Backdoor (target 2, pattern of 3)"
+    expected = "ModelReplacement (factor 3.0) around Backdoor (target 2), trigger: 3 white pixels"
     assert describe(node, build(node)) == expected
     assert describe(flipping(), build(flipping())) == (
         "LabelFlipping (source 6, target 2, poisoned_samples 300)"
@@ -244,7 +244,7 @@ def test_descriptions_name_each_attack_and_its_settings() -> None:
             flipping(sauce=1),
             "attack.sauce: unknown key; allowed are allow_over_third, data, learning_rate, "
             "max_norm, num_attackers, poisoned_epochs, poisoned_samples, poisoning, replacement, "
-            "roster, roster_seed, schedule, source, target, uneven_shares",
+            "roster, roster_seed, schedule, share, source, target, uneven_shares",
         ),
         (backdoor(fraction=0.0), "attack.fraction=0.0: allowed is more than 0, at most 1"),
         (backdoor(fraction=1.5), "attack.fraction=1.5: allowed is more than 0, at most 1"),

@@ -145,7 +145,7 @@ def test_in_rounds_off_the_schedule_attackers_are_the_honest_clients_they_were(
     tmp_path: Path,
 ) -> None:
     base = ["+experiment=fedavg_goal1", *TINY_ATTACK, "floor=true"]
-    run(tmp_path, *base, "+attack.schedule=[3]")
+    run(tmp_path, *base, "attack.schedule=[3]")
     ours, twins = rows(tmp_path), rows(tmp_path / "clean_twin")
     assert [row["attackers"] for row in ours] == [[], [], [0, 1, 2]]
     assert ours[1]["loss"] == twins[1]["loss"]
@@ -155,7 +155,7 @@ def test_in_rounds_off_the_schedule_attackers_are_the_honest_clients_they_were(
 def test_an_attacker_may_train_otherwise(tmp_path: Path) -> None:
     base = ["+experiment=fedavg_goal1", *TINY_ATTACK, "floor=false", "num_rounds=1"]
     norms = []
-    for number, own in enumerate(([], ["+attack.poisoned_epochs=3"], ["+attack.learning_rate=0"])):
+    for number, own in enumerate(([], ["attack.poisoned_epochs=3"], ["attack.learning_rate=0"])):
         run(tmp_path / str(number), *base, *own)
         norms.append(rows(tmp_path / str(number))[0]["update_norm_attacker_mean"])
     assert norms[1] > norms[0] > norms[2] == 0

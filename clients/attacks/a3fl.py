@@ -15,6 +15,7 @@ from torch.nn.utils import parameters_to_vector
 
 from ..attacker import Attack, Goal, Seat
 from ..training import cross_entropy_loss, descend
+from ..triggers.trigger import kind_of
 from .backdoor import with_trigger
 
 TRIGGER = "a3fl.trigger"
@@ -53,7 +54,8 @@ class A3FL(Attack):
     Algorithm 1: by steps along the sign of its gradient the trigger delta is fitted to
     the global model theta and to theta', which an adversary has trained to tell the right label
     in spite of it. It starts from that of the last round, in the seat's memory. Attackers learn
-    one each, from their own data; the measures take the first attacker's.
+    one each, from their own data; the measures put that of the first attacker of the round on all
+    victims, and after the last attack that of the first who ever learned one.
 
     As in the authors' code the trigger is a patch that begins in grey, and all samples are
     stamped to learn it. Unlike there theta' is trained by plain descent, adapted from the first
@@ -112,10 +114,14 @@ class A3FL(Attack):
         if not 0 <= self.adversarial_weight < math.inf:
             raise ValueError(f"adversarial_weight={self.adversarial_weight}: allowed is 0 or more")
 
+    def settle(self, inputs: Tensor, vocabulary: int) -> None:  # noqa: ARG002
+        """Refuse data on which the trigger has no place."""
+        self.stamp(inputs[:1], {})
+
     @property
     def goal(self) -> Goal:
         """Samples of other classes with the trigger that was learned read as the target."""
-        return Goal(self.target, stamp=self.stamp)
+        return Goal(self.target, stamp=self.stamp, learned=True)
 
     def stamp(self, inputs: Tensor, memory: Mapping[str, NDArray[Any]]) -> Tensor:
         """Return a copy of images (n, ..., height, width) with the trigger in a memory."""
@@ -125,6 +131,11 @@ class A3FL(Attack):
 
     def put(self, inputs: Tensor, trigger: Tensor) -> Tensor:
         """Return a copy of images with a trigger, through which gradients flow."""
+        if kind_of(inputs) != "image":
+            kind = kind_of(inputs)
+            raise ValueError(
+                f"size={self.size}: allowed on data of kind image; these are of {kind}"
+            )
         (row, column), (height, width) = self.corner, inputs.shape[-2:]
         if not (0 <= row <= height - self.size and 0 <= column <= width - self.size):
             raise ValueError(

@@ -1,36 +1,62 @@
 """Backdoor attack by trigger, after BadNets [Gu et al., 2017] and Bagdasaryan et al. 2020."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from torch import Tensor, nn
 
 from ..attacker import Attack, Goal, Seat
 from ..malicious import MaliciousClient
-from ..triggers import BADNETS_PATTERN, stamp
+from ..triggers import Pixels, chosen
 from .model_replacement import ModelReplacement
 from .norm_projection import NormProjection
 
+HALF: Final = 0.5
+"""Of the victims among an attacker's samples, where nothing else is said."""
+
 
 def with_trigger(
-    inputs: Tensor, labels: Tensor, goal: Goal, fraction: float, seat: Seat
+    inputs: Tensor, labels: Tensor, goal: Goal, poisoned: float | int, seat: Seat
 ) -> tuple[Tensor, Tensor]:
-    """Put a goal's trigger on a seeded part of its victims, and label them as its target."""
+    """Put a goal's trigger on a seeded part of its victims, and label them as its target.
+
+    Parameters
+    ----------
+    inputs, labels : Tensor of shape (n, ...) and (n,)
+        An attacker's samples.
+    goal : Goal
+        Says which of them are victims.
+    poisoned : float or int
+        Which share of the victims, or how many.
+    seat : Seat
+        Decides the draw.
+
+    Raises
+    ------
+    ValueError
+        If more are to be poisoned than there are.
+    """
     victims = np.flatnonzero(goal.victims(labels).cpu().numpy())
-    chosen = seat.rng().choice(victims, round(fraction * len(victims)), replace=False)
+    count = poisoned if isinstance(poisoned, int) else round(poisoned * len(victims))
+    if count > len(victims):
+        raise ValueError(
+            f"poisoned_samples={count}: attacker {seat.rank} holds {len(victims)} samples of other "
+            "classes; allowed is no more"
+        )
+    drawn = seat.rng().choice(victims, count, replace=False)
     inputs, labels = inputs.clone(), labels.clone()
-    triggered = goal.trigger(inputs[chosen], seat.memory)
+    triggered = goal.trigger(inputs[drawn], seat.memory)
     if triggered is not None:
-        inputs[chosen] = triggered
-    labels[chosen] = goal.target
+        inputs[drawn] = triggered
+    labels[drawn] = goal.target
     return inputs, labels
 
 
 @dataclass(kw_only=True)
 class Backdoor(Attack):
-    """Samples of other classes that carry a pixel trigger are labelled as the target.
+    """Samples of other classes that carry a trigger are labelled as the target.
 
     Gu et al. 2017, "BadNets", section 3.3 (all-to-one).
 
@@ -38,36 +64,65 @@ class Backdoor(Attack):
     ----------
     target : int
         The label that triggered samples get.
-    fraction : float
-        Part of the own samples of other classes that get the trigger, in (0, 1].
-    pattern : list of [row, column]
-        Pixels that the trigger sets to 1.
+    fraction : float, optional
+        Part of the own samples of other classes that get the trigger, in (0, 1]. None: a half, or
+        ``poisoned_samples``.
+    poisoned_samples : int, optional
+        Instead: how many of each attacker's.
+    trigger : str or callable
+        A name of `TRIGGERS`, one of these triggers, or any function of inputs ``(n, ...)`` that
+        leaves them alone.
+    pattern : list of [row, column], optional
+        Instead: pixels that the trigger sets to 1.
 
     Raises
     ------
     ValueError
-        If the fraction is out of range, or a pixel outside the images.
+        If a value is out of range, two are given for one thing, or the trigger does not fit the
+        data.
     """
 
     target: int
-    fraction: float = 0.5
-    pattern: list[list[int]] = field(default_factory=lambda: [list(p) for p in BADNETS_PATTERN])
+    fraction: float | None = None
+    poisoned_samples: int | None = None
+    trigger: Any = "auto"
+    pattern: list[list[int]] | None = None
 
     classes: ClassVar = ("target",)
 
     def __post_init__(self) -> None:
         """Check the values that need no data."""
-        if not 0 < self.fraction <= 1:
-            raise ValueError(f"fraction={self.fraction}: allowed is more than 0, at most 1")
+        fraction, number = self.fraction, self.poisoned_samples
+        if fraction is not None and number is not None:
+            raise ValueError(
+                f"fraction={fraction}, poisoned_samples={number}: allowed is one of them"
+            )
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(f"fraction={fraction}: allowed is more than 0, at most 1")
+        if number is not None and number < 0:
+            raise ValueError(f"poisoned_samples={number}: allowed is 0 or more")
+        if self.pattern is not None:
+            if self.trigger not in ("auto", None):
+                raise ValueError(
+                    f"trigger={self.trigger}, pattern={self.pattern}: allowed is one of them"
+                )
+            self.trigger = Pixels(self.pattern)
+        elif not isinstance(self.trigger, dict):  # of settings whoever reads them makes a trigger
+            self.trigger = chosen(self.trigger)
 
     @property
     def goal(self) -> Goal:
         """Triggered samples of other classes read as the target."""
-        return Goal(self.target, stamp=lambda inputs, _: stamp(inputs, self.pattern))
+        return Goal(self.target, stamp=lambda inputs, _: self.trigger(inputs))
+
+    def settle(self, inputs: Tensor, vocabulary: int) -> None:
+        """Fit the trigger to the data."""
+        self.trigger = self.trigger.settle(inputs, vocabulary)
 
     def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:
         """Stamp a seeded draw of the samples of other classes, and relabel them."""
-        return with_trigger(inputs, labels, self.goal, self.fraction, seat)
+        poisoned = self.fraction or HALF if self.poisoned_samples is None else self.poisoned_samples
+        return with_trigger(inputs, labels, self.goal, poisoned, seat)
 
 
 class BackdoorClient(MaliciousClient):
@@ -76,8 +131,11 @@ class BackdoorClient(MaliciousClient):
     Parameters
     ----------
     model, images, labels
-        As for `HonestClient`; images of shape ``(n, channels, height, width)`` in [0, 1].
-    target, fraction, pattern
+        As for `HonestClient`; images of shape ``(n, channels, height, width)`` are in [0, 1].
+    target, fraction, poisoned_samples, trigger
+        As for `Backdoor`. What a trigger leaves open is decided by this client's own samples, so
+        attackers who shall share one on a table or texts must name it.
+    pattern : sequence of (row, column), optional
         As for `Backdoor`.
     replacement : float, optional
         Factor of `ModelReplacement`.
@@ -99,14 +157,23 @@ class BackdoorClient(MaliciousClient):
         labels: Tensor,
         *,
         target: int,
-        fraction: float = 0.5,
-        pattern: Sequence[Sequence[int]] = BADNETS_PATTERN,
+        fraction: float | None = None,
+        poisoned_samples: int | None = None,
+        trigger: Any = "auto",
+        pattern: Sequence[Sequence[int]] | None = None,
         replacement: float | None = None,
         max_norm: float | None = None,
         **training: Any,
     ) -> None:
-        pixels = [list(pixel) for pixel in pattern]
-        attack: Attack = Backdoor(target=target, fraction=fraction, pattern=pixels)
+        attack: Attack = Backdoor(
+            target=target,
+            fraction=fraction,
+            poisoned_samples=poisoned_samples,
+            trigger=trigger,
+            pattern=None if pattern is None else [list(pixel) for pixel in pattern],
+        )
+        vocabulary = 0 if images.is_floating_point() else int(images.max()) + 1
+        attack.settle(images, vocabulary)
         if replacement is not None:
             attack = ModelReplacement(factor=replacement, data=attack)
         if max_norm is not None:

@@ -14,12 +14,14 @@ from hydra.errors import HydraException
 from hydra.utils import get_object
 from omegaconf.errors import OmegaConfBaseException
 
-from clients import Attack, ModelReplacement, NormProjection
+from clients import Attack, Backdoor, ModelReplacement, NormProjection
 from clients.attacker import knowledge
 
 from ..config import build, one_line
+from ..data.base import Data
 from ..errors import UserError
 from .roster import ROSTER
+from .triggers import build_trigger
 
 AROUND = ("replacement", "max_norm")
 """Keys that every attack takes: model replacement around it, and a projection around both."""
@@ -65,6 +67,7 @@ def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Atta
         allowed = ", ".join(sorted(own | ROSTER | {*AROUND}))
         raise UserError(f"{key}.{unknown[0]}: unknown key; allowed are {allowed}")
     numbers = _numbers(given, classes, key)
+    trigger = given.get("trigger")
     try:
         attack: Attack = build(key, given | numbers, Attack)
     except UserError as error:
@@ -72,12 +75,30 @@ def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Atta
         if isinstance(cause, ValueError) and not isinstance(cause, OmegaConfBaseException):
             raise in_full(cause, node, key, classes) from error
         raise
+    if isinstance(trigger, dict) and isinstance(attack, Backdoor):
+        attack.trigger = build_trigger(f"{key}.trigger", trigger)
     if carried is not None:
         attack.data = build_attack(carried, classes, f"{key}.data")
     if (factor := around.get("replacement")) is not None:
         attack = ModelReplacement(factor=factor, data=attack)
     if (max_norm := around.get("max_norm")) is not None:
         attack = NormProjection(max_norm=max_norm, data=attack)
+    return attack
+
+
+def settled(attack: Attack, data: Data) -> Attack:
+    """Let an attack decide by the training set what it leaves open, alike in every process.
+
+    Raises
+    ------
+    ValueError
+        Naming what does not fit the data.
+    """
+    hooks = attack.hooks("settle")
+    if hooks:
+        inputs, _ = data.train[:1] if data.kind == "image" else data.train[:]
+        for settle in hooks:
+            settle(inputs, data.vocabulary or 0)
     return attack
 
 
@@ -90,18 +111,18 @@ def in_full(error: Exception, node: Any, key: str, classes: Sequence[str]) -> Us
             places[name] = place
 
     def full(match: re.Match[str]) -> str:
-        name, value = match[1], match[2] or ""
+        name, inside, value = match[1], match[2] or "", match[3] or ""
         if value.isdigit() and any(name in _classes(layer) for layer in _nodes(node)):
             value = str(classes[int(value)])
-        return f"{places[name]}={value}"
+        return f"{places[name]}{inside}={value}"
 
     names = "|".join(map(re.escape, places))
-    return UserError(re.sub(rf"\b({names})=(\w+)?", full, one_line(error)))
+    return UserError(re.sub(rf"(?<![\w.])({names})(\.\w+)?=(\w+)?", full, one_line(error)))
 
 
 def describe(node: Any, attack: Attack) -> str:
     """Say in a few words what attackers do, for the first lines of a run."""
-    hidden = {"_target_", "data", "knowledge", *ROSTER}
+    hidden = {"_target_", "data", "knowledge", "trigger", "pattern", *ROSTER}
     words = []
     for layer in _nodes(node):
         settings = ", ".join(
@@ -112,6 +133,8 @@ def describe(node: Any, attack: Attack) -> str:
         name = str(layer["_target_"]).rpartition(".")[2]
         words.append(f"{name} ({settings})" if settings and name != "NoAttack" else name)
     text = " around ".join(words)
+    triggers = [inner.trigger for inner in attack.layers() if isinstance(inner, Backdoor)]
+    text += "".join(f", trigger: {trigger}" for trigger in triggers)
     if attack.hooks("collude"):
         text += f", colluding, knowing {KNOWN[knowledge(attack)]}"
     return text

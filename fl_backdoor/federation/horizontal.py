@@ -4,7 +4,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -24,9 +24,9 @@ from ..data.partition import Partition, build_partition, older_names, pool
 from ..data.python import build_source, choice_node
 from ..errors import UserError
 from ..schema import Config
-from .attackers import build_attack, describe, in_full
+from .attackers import build_attack, describe, in_full, settled
 from .cohort import new_cohort
-from .model import new_model, start_from_checkpoint
+from .model import new_model, repeat_bits, start_from_checkpoint
 from .optimizer import client_settings
 from .roster import build_roster
 from .validation import validate
@@ -56,7 +56,7 @@ class Federation:
         self.source = build_source("dataset", config.dataset)
         self.partition: Partition = build_partition(config.partition, config.dataset)
         self.classes = self.source.class_names
-        self.attack: Attack = build_attack(config.attack, self.classes)
+        self._attack: Attack = build_attack(config.attack, self.classes)
         self.roster = build_roster(config.attack)
         self.cohort = new_cohort(config.cohort)
         self.attackers = self.roster.draw(config.num_clients, config.seed)
@@ -73,10 +73,16 @@ class Federation:
             If there are more attackers than allowed, or the samples cannot be shared so.
         """
         if attackers != self.attackers:
-            self.roster = replace(self.roster, num_attackers=len(attackers))
+            self.roster = self.roster.of(len(attackers))
             self.roster.draw(self.config.num_clients, self.config.seed)
             self.attackers = attackers
             self._clients.clear()
+
+    @cached_property
+    def attack(self) -> Attack:
+        """What attackers do, settled by the training set."""
+        with self._named():
+            return settled(self._attack, self.data)
 
     @property
     def goal(self) -> Goal | None:
@@ -110,13 +116,12 @@ class Federation:
         return model
 
     def _new_model(self) -> nn.Module:
-        data = self.data
         return new_model(
             self.config.model,
             self.config.seed,
             num_classes=len(self.classes),
-            input_shape=data.input_shape,
-            vocabulary=data.vocabulary,
+            input_shape=self.data.input_shape,
+            vocabulary=self.data.vocabulary,
         )
 
     @cached_property
@@ -153,6 +158,7 @@ class Federation:
             raise UserError(
                 f"training.device={device}: allowed is what torch finds here ({one_line(error)})"
             ) from error
+        attack = self.attack
         validate(
             self._first_model(),
             *self.data.train[self.partitions[0]],
@@ -164,16 +170,12 @@ class Federation:
         everybody = self.cohort.size(self.config.num_clients) == self.config.num_clients
         if self.attackers and everybody:  # else each round has other numbers
             with self._named():
-                self.attack.check_all(self.config.num_clients, len(self.attackers))
+                attack.check_all(self.config.num_clients, len(self.attackers))
         for client in {0, *self.attackers}:
             try:
                 self.client(client)
             except (ValueError, RuntimeError) as error:
                 raise UserError(f"client {client} cannot be built: {one_line(error)}") from error
-        if self.goal is not None:
-            inputs, _ = self.data.train[self.partitions[0][:1]]
-            with self._named():
-                self.goal.trigger(inputs, {})
 
     def client(self, number: int, *, clean: bool = False) -> HonestClient:
         """Return a client; with ``clean`` an attacker as the honest client it was.
@@ -298,7 +300,7 @@ def make_client_app(config: Config) -> ClientApp:
     app = ClientApp()
 
     def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
-        torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+        repeat_bits(config.training.device)
         return _federation(text, node_data(context, config.dataset), attackers)
 
     @app.query()

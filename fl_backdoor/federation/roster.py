@@ -1,11 +1,11 @@
 """Who attacks, in which rounds, and how they train while they do."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from ..config import build
+from ..config import build, count_attackers
 from ..errors import UserError
 from ..schema import bounded, check_bounds
 
@@ -16,8 +16,10 @@ class Roster:
 
     Attributes
     ----------
-    num_attackers : int
-        P.
+    num_attackers : int or None
+        P. None: as many as ``share`` or the list says, or else none.
+    share : float or None
+        P as a share of the clients, rounded; instead of a number.
     roster : {"first", "random"} or list of int
         Clients 0 to P-1, a seeded draw, or these P.
     roster_seed : int or None
@@ -34,7 +36,8 @@ class Roster:
         Its learning rate of the first round; None: as everybody.
     """
 
-    num_attackers: int = 0
+    num_attackers: int | None = None
+    share: float | None = bounded(None, least=0, most=1)
     roster: Any = "first"
     roster_seed: int | None = bounded(None, least=0)
     allow_over_third: bool = False
@@ -45,7 +48,15 @@ class Roster:
     def __post_init__(self) -> None:
         """Check what needs no crowd."""
         check_bounds(self, "attack.")
+        number, roster = self.num_attackers, self.roster
+        if self.share is not None and (number is not None or isinstance(roster, list)):
+            other = f"roster={roster}" if number is None else f"num_attackers={number}"
+            raise UserError(f"attack.share={self.share}, attack.{other}: allowed is one of them")
         self.attacks(1)
+
+    def of(self, number: int) -> "Roster":
+        """Return it with so many attackers, whoever they are."""
+        return replace(self, num_attackers=number, share=None, roster="first")
 
     def draw(self, num_clients: int, seed: int) -> tuple[int, ...]:
         """Draw the clients that attack, ascending.
@@ -56,19 +67,20 @@ class Roster:
             If there are more attackers than allowed, or the way to draw them is unknown.
         """
         most = num_clients if self.allow_over_third else num_clients // 3
-        if not 0 <= self.num_attackers <= most:
+        count = count_attackers(vars(self), num_clients)
+        if not 0 <= count <= most:
             raise UserError(
-                f"attack.num_attackers={self.num_attackers}: allowed are 0 to {most} of "
-                f"{num_clients} clients (attack.allow_over_third={self.allow_over_third})"
+                f"attack.{self._said(count)}: allowed are 0 to {most} of {num_clients} clients "
+                f"(attack.allow_over_third={self.allow_over_third})"
             )
         if isinstance(self.roster, list):
             return self._listed(num_clients)
         if self.roster == "first":
-            return tuple(range(self.num_attackers))
+            return tuple(range(count))
         if self.roster == "random":
             own = seed if self.roster_seed is None else self.roster_seed
             drawn = np.random.default_rng([own, 1]).permutation(num_clients)
-            return tuple(sorted(drawn[: self.num_attackers].tolist()))
+            return tuple(sorted(drawn[:count].tolist()))
         raise UserError(
             f"attack.roster={self.roster}: allowed are first, random, or a list of clients"
         )
@@ -103,6 +115,12 @@ class Roster:
         own = {"epochs": self.poisoned_epochs, "learning_rate": self.learning_rate}
         return {name: value for name, value in own.items() if value is not None}
 
+    def _said(self, count: int) -> str:
+        """Write the key that gave the number of attackers."""
+        if self.share is not None:
+            return f"share={self.share}, {count} attackers"
+        return f"roster={self.roster}" if self.num_attackers is None else f"num_attackers={count}"
+
     def _listed(self, num_clients: int) -> tuple[int, ...]:
         listed = self.roster
         good = all(type(client) is int and 0 <= client < num_clients for client in listed)
@@ -110,7 +128,7 @@ class Roster:
             raise UserError(
                 f"attack.roster={listed}: allowed are different clients 0 to {num_clients - 1}"
             )
-        if len(listed) != self.num_attackers:
+        if self.num_attackers not in (None, len(listed)):
             raise UserError(
                 f"attack.roster={listed}: allowed with attack.num_attackers="
                 f"{self.num_attackers} are so many clients"

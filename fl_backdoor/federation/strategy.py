@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from strategies import Robust, Screened
 
-from ..config import build, expected_attackers, one_line
+from ..config import build, count_attackers, expected_attackers, one_line
 from ..errors import UserError
 from ..schema import Config
 from .cohort import new_cohort
@@ -35,7 +35,7 @@ def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray
     for layer in _layers(node):
         if layer.get(MALICIOUS) == ORACLE:
             layer[MALICIOUS] = expected_attackers(
-                config.num_clients, int(config.attack.get("num_attackers", 0)), size
+                config.num_clients, count_attackers(config.attack, config.num_clients), size
             )
     strategy: Strategy = build("strategy", node, Strategy)
     if not isinstance(strategy, Robust):  # one of Flower's own, which weights by examples

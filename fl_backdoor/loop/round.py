@@ -27,15 +27,16 @@ from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_clie
 from ..federation.roll import Roll
 from ..federation.strategy import assume, needed, new_strategy
 from ..files import Row, Summary
-from ..measure.answers import accuracies, answers, forward
+from ..measure.answers import accuracies, forward
 from ..measure.measures import measured
-from ..measure.metrics import Answers, Selection
+from ..measure.metrics import Selection
 from ..measure.own import add_own
 from ..measure.replies import Observed, observed
 from ..measure.selection import selected
 from ..schema import Config
 from ..screen import class_name, counted
 from .directory import RunDirectory
+from .tested import Tested, learned
 
 MOST_LISTED = 20
 """Attackers that are listed in the first lines of a run."""
@@ -54,6 +55,7 @@ class Horizontal:
         self.federation = Federation(config)
         self.nodes = config.num_clients
         self.workers = 1
+        self.twin: Rounds | None = None
 
     def describe_data(self) -> str:
         """Say which data are used."""
@@ -100,7 +102,10 @@ class Horizontal:
 
     def training(self, *, clean: bool) -> "Rounds":
         """Return the training of the run, or of its clean twin, with a strategy of its own."""
-        return Rounds(self, new_strategy(self.config, self.run_model), clean=clean)
+        rounds = Rounds(self, new_strategy(self.config, self.run_model), clean=clean)
+        if clean:
+            self.twin = rounds
+        return rounds
 
     def run_model(self, arrays: ArrayRecord, inputs: Any) -> NDArray[Any]:
         """Return the outputs of a model for inputs, for rules that run models."""
@@ -206,13 +211,14 @@ class Rounds:
 
         clients, report = self.experiment.roll.partitions, self.strategy.rounds[number]
         selection = selected(report, metrics or MetricRecord(), replies, clients, self._cohort)
-        parts: dict[str, Any] = {
-            "test": self._test(),
-            "twin": twin,
-            "selection": Selection(
-                selection["dropped"], selection["invalid"], self._attackers, self._cohort
-            ),
-        }
+        tested, other = Tested(self.federation, self.experiment.test_set), self.experiment.twin
+        # A trigger that was learned is that of the round's first attacker, or who attacked before.
+        memory = learned(self._grid.memory_of, [*self._attackers, *self.federation.attackers])
+        if number == self.total and twin is not None and other is not None:
+            twin = tested.twin(twin, other._model, memory)
+        test = tested.answers(self._model, memory, clean=self.clean)
+        who = Selection(selection["dropped"], selection["invalid"], self._attackers, self._cohort)
+        parts: dict[str, Any] = {"test": test, "twin": twin, "selection": who}
         if number == self.total:
             honest = [client for client in self._cohort if client not in self._attackers]
             seats = (self.federation.client(client, clean=True) for client in honest)
@@ -306,16 +312,6 @@ class Rounds:
         """Return how long a client says that it trained."""
         _, metrics = metrics_of(reply, self.strategy.weighted_by_key)
         return float(str(metrics.get("train-seconds", 0.0)))
-
-    def _test(self) -> Answers:
-        """Run the new model on the test set."""
-        federation = self.federation
-        model = federation.model
-        model.load_state_dict(self._model.to_torch_state_dict())
-        test, classes = self.experiment.test_set, len(federation.classes)
-        # A trigger that was learned is the first attacker's.
-        memory = self._grid.memory_of(min(federation.attackers, default=0))
-        return answers(model, *test, federation.goal, memory, classes)
 
     def _write_graph(self, number: int, seen: Observed, selection: Row) -> None:
         """Write and draw the agreement graph of a rule that keeps the models in agreement."""

@@ -210,6 +210,10 @@ MEASURES: list[Measure] = [
         name="main_accuracy", of=m.main_accuracy, unit="%", better="up", title="main accuracy",
         line="accuracy", short="main accuracy", color="tab:blue", note=_chance,
     ),
+    Measure(
+        name="main_accuracy_twin", of=m.twins("main_accuracy"), unit="%",
+        title="  of the clean twin", optional=True,
+    ),
     Measure(name="at_chance", of=j.at_chance),
     Measure(name="class_accuracy", of=j.class_accuracy),
     Measure(name="auc", of=j.auc, better="up", title="AUC", optional=True),

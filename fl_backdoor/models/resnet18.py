@@ -73,8 +73,12 @@ class ResNet18(nn.Module):
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = nn.Sequential(_Block(width, width, 1), _Block(width, width, 1))
         self.layer2 = nn.Sequential(_Block(width, 2 * width, 2), _Block(2 * width, 2 * width, 1))
-        self.layer3 = nn.Sequential(_Block(2 * width, 4 * width, 2), _Block(4 * width, 4 * width, 1))
-        self.layer4 = nn.Sequential(_Block(4 * width, 8 * width, 2), _Block(8 * width, 8 * width, 1))
+        self.layer3 = nn.Sequential(
+            _Block(2 * width, 4 * width, 2), _Block(4 * width, 4 * width, 1)
+        )
+        self.layer4 = nn.Sequential(
+            _Block(4 * width, 8 * width, 2), _Block(8 * width, 8 * width, 1)
+        )
         self.fc = nn.Linear(8 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015, by the size of the output
