@@ -126,8 +126,9 @@ def server(rule: str, clients: int, cohort: int, width: int) -> Held:
 def crowd(clients: int, cohort: int, rounds: int, *data: str) -> Crowd:
     """Train a small network in a crowd."""
     config = composed(
-        "dataset=synthetic", "dataset.train_rows=40000", "model=mlp", "attack=none",
-        "engine=local", f"num_clients={clients}", f"cohort.clients_per_round={cohort}",
+        # As many rows for a client of any crowd.
+        "dataset=synthetic", "dataset.train_rows=40000", "partition.max_samples=4",
+        "model=mlp", "attack=none", "engine=local", f"num_clients={clients}", f"cohort.clients_per_round={cohort}",
         f"num_rounds={rounds}", *data,
     )  # fmt: skip
     clock = Clock()

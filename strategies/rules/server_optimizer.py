@@ -7,7 +7,7 @@ Adaptive Federated Optimization [Reddi et al., 2021], https://arxiv.org/abs/2003
 Algorithm 2: FedAdam and FedYogi.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from logging import INFO
 from typing import ClassVar
 
@@ -21,6 +21,9 @@ from ..round import Outcome, Round
 from ..wrapper import Wrapper
 
 Vector = NDArray[np.float64]
+
+_BLOCK = 2**16
+"""Columns at a time: the steps between aggregate and model take no memory of a model's size."""
 
 
 def average(m: Vector, delta: Vector, beta: float) -> Vector:
@@ -67,13 +70,15 @@ class ServerOptimizer(Wrapper):
         log(INFO, "\t├──> %s: learning rate %g", type(self).__name__, self.learning_rate)
         super().summary()
 
-    def step(self, delta: Vector) -> tuple[Vector, dict[str, Vector]]:
-        """Return what eta is multiplied by, shape ``(p,)``, and what is to be remembered.
+    def step(self, delta: Vector, past: Mapping[str, Vector]) -> tuple[Vector, dict[str, Vector]]:
+        """Return what eta is multiplied by, and what is to be remembered, for some coordinates.
 
         Parameters
         ----------
-        delta : array of shape (p,)
-            Delta_t. `past` holds what was remembered of the steps before.
+        delta : array of shape (b,)
+            Delta_t of these coordinates.
+        past : dict of str to array of shape (b,)
+            What was remembered of them; nothing before the first step, or of another model.
         """
         raise NotImplementedError
 
@@ -81,20 +86,24 @@ class ServerOptimizer(Wrapper):
         """Aggregate as the strategy inside, and step along the difference."""
         outcome = self.inner.aggregate(round)
         if outcome.model is not None:
-            step, memory = self.step(outcome.model - round.center)
-            outcome.model = round.center + self.learning_rate * step
-            if np.isfinite(outcome.model).all():  # or else the model stays, and so does this
-                # As large as models are, and so in their precision.
-                dtype = round.models.dtype
-                self.memory |= {name: value.astype(dtype) for name, value in memory.items()}
+            aggregate, center, size = outcome.model, round.center, len(outcome.model)
+            known = {name: kept for name, kept in self.memory.items() if kept.shape == (size,)}
+            model, memory = np.empty(size), dict[str, NDArray[np.floating]]()
+            for start in range(0, size, _BLOCK):
+                block = slice(start, start + _BLOCK)
+                past = {name: kept[block] for name, kept in known.items()}
+                step, kept = self.step(aggregate[block] - center[block], past)
+                model[block] = center[block] + self.learning_rate * step
+                for name, values in kept.items():
+                    # As large as models are, and so in their precision.
+                    if name not in memory:
+                        memory[name] = np.empty(size, round.models.dtype)
+                    with np.errstate(over="ignore"):
+                        memory[name][block] = values
+            outcome.model = model
+            if np.isfinite(model).all():  # or else the model stays, and so does this
+                self.memory |= memory
         return outcome
-
-    def past(self, name: str, delta: Vector, first: float = 0.0) -> Vector:
-        """Return a remembered vector; before the first step, and for another model, ``first``."""
-        kept: Vector | None = self.memory.get(name)
-        return (
-            kept if kept is not None and kept.shape == delta.shape else np.full_like(delta, first)
-        )
 
 
 class FedAvgM(ServerOptimizer):
@@ -132,9 +141,9 @@ class FedAvgM(ServerOptimizer):
         _check_part(momentum=momentum)
         self.momentum = momentum
 
-    def step(self, delta: Vector) -> tuple[Vector, dict[str, Vector]]:
+    def step(self, delta: Vector, past: Mapping[str, Vector]) -> tuple[Vector, dict[str, Vector]]:
         """Return the momentum."""
-        m = self.momentum * self.past("m", delta) + delta
+        m = self.momentum * past.get("m", np.zeros(1)) + delta
         return m, {"m": m}
 
 
@@ -184,10 +193,10 @@ class FedAdam(ServerOptimizer):
         check_positive(tau=tau)
         self.beta_1, self.beta_2, self.tau = beta_1, beta_2, tau
 
-    def step(self, delta: Vector) -> tuple[Vector, dict[str, Vector]]:
+    def step(self, delta: Vector, past: Mapping[str, Vector]) -> tuple[Vector, dict[str, Vector]]:
         """Return the mean of the steps, each coordinate divided by its size."""
-        m = average(self.past("m", delta), delta, self.beta_1)
-        v = self.second(self.past("v", delta, self.tau**2), delta)
+        m = average(past.get("m", np.zeros(1)), delta, self.beta_1)
+        v = self.second(past.get("v", np.full(1, self.tau**2)), delta)
         return m / (np.sqrt(v) + self.tau), {"m": m, "v": v}
 
     def second(self, v: Vector, delta: Vector) -> Vector:
