@@ -256,7 +256,7 @@ class RayGrid(LocalGrid):
         if rest := [question for question in questions if not question.losses]:
             parts.append(_names(rest))
         if not any(place.node for place in self._places):
-            parts.append("and for Ray workers, of which none is there")
+            parts = ["Ray workers: none is there"]
         log(logging.WARNING, "%s waits for %s", _round(questions[0]), ", ".join(parts))
 
 
