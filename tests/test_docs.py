@@ -249,7 +249,7 @@ def test_the_readme_lists_the_experiments_and_the_groups() -> None:
         there = {name for group in re.findall("`(.+?)`", of) for name in names(group)}
         assert there <= set(re.findall("`(.+?)`", said)), row
     folders = {path.name for path in conf_directory().iterdir() if path.is_dir()}
-    assert folders - {"experiment"} == set(
+    assert folders - {"experiment", "attackers"} == set(
         re.findall("`(.+?)`", " ".join(row.split("|")[1] for row in groups.splitlines()))
     )
 

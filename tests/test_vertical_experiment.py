@@ -62,6 +62,7 @@ KEYS = [
     "train_loss",
     "loss",
     "main_accuracy",
+    "main_accuracy_twin",
     "at_chance",
     "class_accuracy",
     "auc",

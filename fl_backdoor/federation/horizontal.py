@@ -26,7 +26,7 @@ from ..errors import UserError
 from ..schema import Config
 from .attackers import build_attack, describe, in_full, settled
 from .cohort import new_cohort
-from .model import new_model, start_from_checkpoint
+from .model import new_model, repeat_bits, start_from_checkpoint
 from .optimizer import client_settings
 from .roster import build_roster
 from .validation import validate
@@ -300,7 +300,7 @@ def make_client_app(config: Config) -> ClientApp:
     app = ClientApp()
 
     def federation_of(context: Context, attackers: tuple[int, ...] | None) -> Federation:
-        torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+        repeat_bits(config.training.device)
         return _federation(text, node_data(context, config.dataset), attackers)
 
     @app.query()

@@ -1,9 +1,11 @@
 """The model, built from a configuration: architecture, first weights, and a checkpoint."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from clients.training import Seeded
@@ -14,6 +16,20 @@ from ..models.checkpoint import load_checkpoint
 
 CHECKPOINT, DIGEST = "checkpoint", "checkpoint_digest"
 """Keys of ``model`` that are no arguments: weights to start from, and their SHA-256."""
+
+
+def repeat_bits(device: str) -> None:
+    """Let this process come to the same bits whenever it computes the same.
+
+    With one thread sums have one order everywhere. A GPU is asked for deterministic kernels, which
+    is a setting of the process; torch warns of what has none.
+    """
+    torch.set_num_threads(1)
+    if device != "cpu":
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # cuBLAS reads it when it begins
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def new_model(node: Mapping[str, Any], seed: int, **offered: Any) -> nn.Module:
