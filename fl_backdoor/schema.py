@@ -132,6 +132,7 @@ class MeasureConfig:
 
     distances: str = bounded(choices=("auto", "always", "never"))
     graphs: str = bounded(choices=("last", "all"))
+    extra: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -34,7 +34,16 @@ def names(group: str) -> list[str]:
 
 
 VERTICAL = [name for name in names("experiment") if name.startswith("vertical_")]
-HORIZONTAL = sorted({*names("experiment")} - {*VERTICAL})
+PROTOCOLS = [
+    "alignins_cifar10",
+    "backfed_cifar10",
+    "femnist",
+    "flpoison_cifar10",
+    "tabular",
+    "text",
+]
+"""Of others, on other data: see tests/test_protocols.py."""
+HORIZONTAL = sorted({*names("experiment")} - {*VERTICAL, *PROTOCOLS})
 SMALL = {
     "mnist": ["dataset.poisoned_train=5", "dataset.poisoned_test=5"],
     "nuswide": ["dataset.source=synthetic", "dataset.train_rows=300", "dataset.test_rows=200"],
@@ -318,6 +327,6 @@ def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) ->
 def test_conf_directory_holds_the_groups() -> None:
     groups = {path.name for path in conf_directory().iterdir() if path.is_dir()}
     common = {"protocol", "attack", "dataset", "engine", "experiment"}
-    horizontal = {"strategy", "partition", "model", "optimizer", "cohort", "attackers"}
+    horizontal = {"strategy", "partition", "model", "optimizer", "cohort", "attackers", "size"}
     assert groups == common | horizontal | {"bottom", "top", "defense"}
     assert (Path(conf_directory()) / "config.yaml").is_file()

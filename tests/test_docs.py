@@ -38,6 +38,10 @@ ELSEWHERE = {
     # The same command without --run-config, and so ten rounds with a clean twin.
     "docs/deployment.md test: whole simulation": "tests/test_deployment.py test_the_simulation",
     "docs/data.md test: hub": "tests/test_sources.py test_without_the_hub_it_says_what_to_do",
+    **{
+        f"docs/extending.md test: own {what}": "tests/test_extending.py test_every_file_runs"
+        for what in ("data", "model", "defense", "attack", "measure", "partition")
+    },
     "docs/deployment.md test: superlink": "tests/test_deployment.py machine",
     "docs/deployment.md test: connection": "tests/test_deployment.py machine",
     "docs/deployment.md test: supernodes": "tests/test_deployment.py test_the_walk_through",

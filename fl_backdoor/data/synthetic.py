@@ -1,6 +1,7 @@
 """Invented data of any shape: stand-ins for what is not there, and loads for benchmarks."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ class Synthetic(Source):
         Of a row: [channels, height, width], [features], or [tokens] with a ``vocabulary``.
     num_classes : int
         C.
+    names : list or None
+        Of the classes; None: 0, 1, ...
     train_rows, test_rows : int
         How many.
     vocabulary : int or None
@@ -48,6 +51,7 @@ class Synthetic(Source):
 
     shape: list[int] = field(default_factory=lambda: [1, 28, 28])
     num_classes: int = bounded(10, least=2, most=100_000)
+    names: list[Any] | None = None
     train_rows: int = bounded(2_000, least=1)
     test_rows: int = bounded(500, least=1)
     vocabulary: int | None = bounded(None, least=4)
@@ -74,6 +78,11 @@ class Synthetic(Source):
                     f"dataset.{key}={getattr(self, key)}: allowed is {self.num_classes} or more, "
                     "the number of classes"
                 )
+        if self.names is not None and len(set(map(str, self.names))) != self.num_classes:
+            raise UserError(
+                f"dataset.names={self.names}: allowed are {self.num_classes} different ones, "
+                "dataset.num_classes, or null"
+            )
         if self.owners is not None and self.owners > self.train_rows:
             raise UserError(
                 f"dataset.owners={self.owners}: allowed is 1 to {self.train_rows}, the training "
@@ -97,7 +106,7 @@ class Synthetic(Source):
             f"{shape}, {self.num_classes} classes, invented by data_seed "
             f"{self.data_seed}"
         )
-        classes = tuple(map(str, range(self.num_classes)))
+        classes = tuple(map(str, self.names or range(self.num_classes)))
         name = f"synthetic {shape}"
         return Data(name, train, test, classes, description, owners, self.vocabulary)
 

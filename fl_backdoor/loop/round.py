@@ -30,6 +30,7 @@ from ..files import Row, Summary
 from ..measure.answers import accuracies, forward
 from ..measure.measures import measured
 from ..measure.metrics import Selection
+from ..measure.own import add_own
 from ..measure.replies import Observed, observed
 from ..measure.selection import selected
 from ..schema import Config
@@ -87,6 +88,7 @@ class Horizontal:
     def check(self) -> None:
         """Build every attacker once, and draw the test set."""
         config, federation = self.config, self.federation
+        add_own("measure.extra", config.measure.extra)
         federation.check()
         strategy = new_strategy(config, self.run_model)
         federation.cohort.check(
@@ -214,13 +216,9 @@ class Rounds:
         memory = learned(self._grid.memory_of, [*self._attackers, *self.federation.attackers])
         if number == self.total and twin is not None and other is not None:
             twin = tested.twin(twin, other._model, memory)
-        parts: dict[str, Any] = {
-            "test": tested.answers(self._model, memory, clean=self.clean),
-            "twin": twin,
-            "selection": Selection(
-                selection["dropped"], selection["invalid"], self._attackers, self._cohort
-            ),
-        }
+        test = tested.answers(self._model, memory, clean=self.clean)
+        who = Selection(selection["dropped"], selection["invalid"], self._attackers, self._cohort)
+        parts: dict[str, Any] = {"test": test, "twin": twin, "selection": who}
         if number == self.total:
             honest = [client for client in self._cohort if client not in self._attackers]
             seats = (self.federation.client(client, clean=True) for client in honest)

@@ -14,6 +14,7 @@ from strategies.checks import line as short_line
 from ..errors import UserError
 from ..files import CONFIG, ERROR, METRICS, SUMMARY, TWIN, Row, flatten_config
 from .measures import compared, drawn
+from .own import add_own
 
 PROTOCOL = "protocol"
 """Column: horizontal or vertical."""
@@ -66,8 +67,9 @@ def collect(paths: list[Path]) -> pd.DataFrame:
         If a run cannot be read.
     """
     rows: list[Row] = []
-    for path in paths:
-        config = _mapping(path / CONFIG)
+    configs = [_mapping(path / CONFIG) for path in paths]
+    add_own("measure.extra", _own_measures(configs))
+    for path, config in zip(paths, configs, strict=True):
         for key in ("name", "seed"):
             if key not in config:
                 raise _broken(path / CONFIG, f"no {key}")
@@ -145,6 +147,12 @@ def _runs(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 def _raise(error: OSError) -> NoReturn:
     raise error
+
+
+def _own_measures(configs: list[dict[str, Any]]) -> list[str]:
+    """Name the measures that somebody has added to some of the runs."""
+    extras = (flatten_config(config).get("measure.extra", []) for config in configs)
+    return sorted({str(name) for extra in extras if isinstance(extra, list) for name in extra})
 
 
 def _mapping(path: Path) -> dict[str, Any]:

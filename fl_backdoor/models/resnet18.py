@@ -51,25 +51,35 @@ class ResNet18(nn.Module):
         Outputs of the last layer; the softmax is part of the loss.
     input_shape : sequence of int
         Channels, height and width of the images.
+    width : int
+        Channels of the first stage; each of the three others has twice as many as the one before.
 
     Raises
     ------
     ValueError
-        If inputs are no images.
+        If inputs are no images, or there are no channels.
     """
 
-    def __init__(self, num_classes: int, *, input_shape: Sequence[int] = (3, 32, 32)) -> None:
+    def __init__(
+        self, num_classes: int, *, input_shape: Sequence[int] = (3, 32, 32), width: int = 64
+    ) -> None:
         super().__init__()
-        channels, height, width = image_shape(self, input_shape)
-        small = min(height, width) < _SMALL
-        self.conv1 = _convolution(channels, 64, 3 if small else 7, 1 if small else 2)
-        self.bn1 = nn.BatchNorm2d(64)
+        if width < 1:
+            raise ValueError(f"width={width}: allowed is 1 or more")
+        channels, *sides = image_shape(self, input_shape)
+        small = min(sides) < _SMALL
+        self.conv1 = _convolution(channels, width, 3 if small else 7, 1 if small else 2)
+        self.bn1 = nn.BatchNorm2d(width)
         self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(_Block(64, 64, 1), _Block(64, 64, 1))
-        self.layer2 = nn.Sequential(_Block(64, 128, 2), _Block(128, 128, 1))
-        self.layer3 = nn.Sequential(_Block(128, 256, 2), _Block(256, 256, 1))
-        self.layer4 = nn.Sequential(_Block(256, 512, 2), _Block(512, 512, 1))
-        self.fc = nn.Linear(512, num_classes)
+        self.layer1 = nn.Sequential(_Block(width, width, 1), _Block(width, width, 1))
+        self.layer2 = nn.Sequential(_Block(width, 2 * width, 2), _Block(2 * width, 2 * width, 1))
+        self.layer3 = nn.Sequential(
+            _Block(2 * width, 4 * width, 2), _Block(4 * width, 4 * width, 1)
+        )
+        self.layer4 = nn.Sequential(
+            _Block(4 * width, 8 * width, 2), _Block(8 * width, 8 * width, 1)
+        )
+        self.fc = nn.Linear(8 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # He et al. 2015, by the size of the output
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
