@@ -47,7 +47,7 @@ def replies(initial: ArrayRecord, clients: int) -> list[Message]:
         for name, array in initial.items():
             values = array.numpy()
             noise = rng.standard_normal(values.shape, dtype=np.float32) * np.float32(spread)
-            arrays[name] = Array(values + noise)
+            arrays[name] = Array(np.asarray(values + noise, values.dtype))  # a counter stays one
         metrics = MetricRecord({"num-examples": 500, "train-loss": 0.1})
         metadata = Metadata(1, "", node, 0, "", "", 1.0, 10.0, "train")
         content = RecordDict({"arrays": arrays, "metrics": metrics})

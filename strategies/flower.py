@@ -103,8 +103,7 @@ class Screened(Robust):
         record = reply.message.content.array_records[reply.record]
         arrays = {name: record[name] for name in reply.values}
         if round.rewritten:
-            whole = np.concatenate([round.models[row], round.statistics[row]])
-            arrays |= dict(round.layout.arrays(whole))
+            arrays |= dict(round.layout.arrays(round.models[row], round.statistics[row]))
         # A record of its own: some of Flower's strategies empty those that they are given.
         return with_records(reply.message, {reply.record: ArrayRecord(arrays)})
 

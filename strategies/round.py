@@ -206,10 +206,9 @@ class Round:
         assert self.run_model is not None  # a rule that `needs` it is refused before
         row = np.zeros(self.layout.size)
         self.layout.fill(row, decoded(self.sent))
-        row[self.layout.parameters] = model
-        if statistics is not None:
-            row[self.layout.statistics] = statistics
-        arrays = ArrayRecord({**self.sent, **dict(self.layout.arrays(row))})
+        if statistics is None:
+            statistics = row[self.layout.statistics]
+        arrays = ArrayRecord({**self.sent, **dict(self.layout.arrays(model, statistics))})
         return np.asarray(self.run_model(arrays, inputs), dtype=np.float64)
 
     def root(self) -> NDArray[np.float64]:
@@ -262,11 +261,10 @@ def whole_model(outcome: Outcome, round: Round, votes: NDArray[np.float64]) -> A
     votes : array of shape (n,)
         By which statistics and counters are averaged; integers are rounded.
     """
+    assert outcome.model is not None
     layout, shares = round.layout, round.shares(votes)
-    row = np.empty(layout.size)
-    row[layout.parameters] = outcome.model
-    row[layout.statistics] = weighted_sum(round.statistics, shares, round.order)
-    new = dict(layout.arrays(row))
+    statistics = weighted_sum(round.statistics, shares, round.order)
+    new = dict(layout.arrays(outcome.model, statistics))
     kept = np.flatnonzero(shares)
     for name in layout.counters:
         counts = [round.replies[i].values[name] for i in kept]

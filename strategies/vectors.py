@@ -86,10 +86,16 @@ class Layout:
                 if name in values:
                     row[self.columns(name)] = values[name].ravel()
 
-    def arrays(self, row: NDArray[np.floating]) -> Iterator[tuple[str, Array]]:
-        """Yield the arrays of a row of shape (d,), in their own dtypes and shapes."""
-        for name in self.shapes:
-            values = row[self.columns(name)].reshape(self.shapes[name])
+    def arrays(
+        self, parameters: NDArray[np.floating], statistics: NDArray[np.floating]
+    ) -> Iterator[tuple[str, Array]]:
+        """Yield the arrays of a model's parts (p,) and (s,), in their own dtypes and shapes."""
+        for name, shape in self.shapes.items():
+            columns = self.columns(name)
+            part, before = parameters, 0
+            if columns.start >= self.parameters.stop:
+                part, before = statistics, self.parameters.stop
+            values = part[columns.start - before : columns.stop - before].reshape(shape)
             yield name, to_array(values, self.dtypes[name])
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import rounds, rules, small_clients, startup, vertical, write
+from benchmarks import memory, rounds, rules, small_clients, startup, vertical, write
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +28,22 @@ def test_split_learning_ends_at_the_weights_of_the_bare_loop() -> None:
     ratios, _ = vertical.local_against_bare(640, 1)
     assert ratios
     assert all(ratio.same for ratio in ratios)
+
+
+def test_memory_plays_a_round_of_any_rule_and_a_run_of_any_crowd() -> None:
+    held = memory.server("gaussian_noise", 6, 4, 2)
+    assert held.replies == 4 * held.model
+    assert held.bound == 9 * held.model + 1.5 * held.model
+    assert memory.server("fedadam", 6, 4, 2).remembered > 0
+    crowd = memory.crowd(12, 3, 2, "dataset.train_rows=60", "dataset.test_rows=20")
+    assert crowd.peak > 0
+
+
+@pytest.mark.slow
+def test_memory_measures_each_in_a_process_of_its_own() -> None:
+    least = ["--clients", "6", "--cohort", "4", "--width", "2", "--rules", "fedavg"]
+    crowds = ["--crowds", "10,20", "--owners", "100", "--rounds", "1"]
+    assert memory.main([*least, *crowds])["fedavg"] > 0
 
 
 @pytest.mark.slow
