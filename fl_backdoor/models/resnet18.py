@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .shapes import image_shape
+from .shapes import check_sizes, image_shape
 
 _SMALL = 64
 """Pixels of a side, below which images get the stem that the paper has for CIFAR-10."""
@@ -64,8 +64,7 @@ class ResNet18(nn.Module):
         self, num_classes: int, *, input_shape: Sequence[int] = (3, 32, 32), width: int = 64
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise ValueError(f"width={width}: allowed is 1 or more")
+        check_sizes(width=[width])
         channels, *sides = image_shape(self, input_shape)
         small = min(sides) < _SMALL
         self.conv1 = _convolution(channels, width, 3 if small else 7, 1 if small else 2)
