@@ -139,7 +139,7 @@ def crowd(clients: int, cohort: int, rounds: int, *data: str) -> Crowd:
 def alone(work: Callable[[], Result]) -> Result:
     """Return what a piece of work returns in a process of its own."""
     start = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=start) as process:
+    with ProcessPoolExecutor(1, start, logging.disable, (logging.INFO,)) as process:
         return process.submit(work).result()
 
 
