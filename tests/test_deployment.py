@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ from .test_experiment import rows
 from .test_simulate import simulate
 
 ROOT = Path(__file__).parents[1]
-PORTS = ("8000", "9101", "9102", "9103", "9104")
+PORTS = ("8000", "9101", "9102", "9103", "9104", "6379")
 
 
 def printed(name: str, page: str = "docs/deployment.md") -> str:
@@ -116,6 +117,28 @@ def test_the_walk_through(machine: Machine) -> None:
     assert json.loads((run / "summary.json").read_text())["attackers"] == [3], machine.log
     assert rows(run)[-1]["dropped"] == [3]
     assert "Attackers by node config: [3]" in machine.log
+
+
+@pytest.mark.slow
+def test_two_nodes_of_ray(tmp_path: Path) -> None:
+    """Started as on two machines; they end with the model of one process."""
+    machine = Machine(tmp_path)
+    command = printed("ray run")
+    try:
+        for count, name in enumerate(("ray head", "ray node"), start=1):
+            machine.start(printed(name))
+            machine.wait_for(lambda count=count: machine.log.count("block forever") == count, 90)
+        assert machine.start(command).wait(timeout=400) == 0, machine.log
+    finally:
+        for process in reversed(machine.started[:2]):
+            process.terminate()  # else what it has started would stay
+            process.wait(timeout=60)
+    overrides = shlex.split(command.replace("\\\n", " "))[3:]
+    local = [part for part in overrides if not part.startswith(("engine", "hydra"))]
+    done = simulate(*local, "engine=local", f"hydra.run.dir={tmp_path / 'local'}")
+    assert done.returncode == 0, done.stderr
+    models = [tmp_path / run / "model.safetensors" for run in ("outputs/two_nodes", "local")]
+    assert models[0].read_bytes() == models[1].read_bytes()
 
 
 @pytest.mark.slow

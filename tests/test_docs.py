@@ -50,6 +50,9 @@ ELSEWHERE = {
     "test_the_walk_through_of_split_learning",
     "docs/deployment.md test: split learning": "tests/test_deployment.py "
     "test_the_walk_through_of_split_learning",
+    "docs/deployment.md test: ray head": "tests/test_deployment.py test_two_nodes_of_ray",
+    "docs/deployment.md test: ray node": "tests/test_deployment.py test_two_nodes_of_ray",
+    "docs/deployment.md test: ray run": "tests/test_deployment.py test_two_nodes_of_ray",
     "docs/deployment.md test: certificates": "tests/test_docs.py test_a_node_joins_over_tls",
     "docs/deployment.md test: tls": "tests/test_docs.py test_a_node_joins_over_tls",
 }

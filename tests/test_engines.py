@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -174,6 +175,14 @@ def test_ray_without_room_is_one_line(echo: ClientApp, ray_address: str, key: st
     address = f"engine.address='{ray_address}'"
     engine = tiny("engine=ray", address, f"engine.{key}_per_client=64").engine
     with pytest.raises(UserError, match=rf"engine.{key}_per_client=64.*free"):
+        launch(engine, echo, 2, lambda *_: None)
+
+
+def test_a_ray_that_is_not_there_is_one_line(echo: ClientApp) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    engine = tiny("engine=ray", f"engine.address='{address}'").engine
+    with pytest.raises(UserError, match=rf"engine.address={address}: nothing answers there"):
         launch(engine, echo, 2, lambda *_: None)
 
 

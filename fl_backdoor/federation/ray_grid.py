@@ -1,9 +1,10 @@
 """A federation on Ray: worker processes answer, on this machine or on the nodes of a cluster.
 
-Flower's Simulation Runtime has a pool of workers that is made once. A worker whose node is gone
-fails every message after, or lets the run wait without an end (flwr 1.41), and each message costs
-a turn of three queues and a database. Here any worker, node or object store may go away: what was
-asked of it is asked again elsewhere, from the state that the client had before.
+Flower's Simulation Runtime is not used: its pool of workers is made once, so that after the death
+of a node (flwr 1.41) messages fail though a worker is free, or wait without an end; and a message
+passes three queues, so that small rounds take 3.4 times as long. Here any worker, node or object
+store may go away: what was asked of it is asked again elsewhere, from the state that the client
+had before.
 """
 
 import logging
@@ -256,7 +257,7 @@ class RayGrid(LocalGrid):
         if rest := [question for question in questions if not question.losses]:
             parts.append(_names(rest))
         if not any(place.node for place in self._places):
-            parts.append("and for Ray workers, of which none is there")
+            parts = ["Ray workers: none is there"]
         log(logging.WARNING, "%s waits for %s", _round(questions[0]), ", ".join(parts))
 
 

@@ -23,7 +23,7 @@ SETTLING = 5.0
 """Seconds in which what another run has left must be free again."""
 
 REACHING = 2.0
-"""Seconds in which a node that is there answers."""
+"""Seconds in which a machine that is there answers."""
 
 
 class Worker:
@@ -97,9 +97,7 @@ class Place:
         """
         for node in ray.nodes():  # type: ignore[no-untyped-call]
             if node["NodeID"] == self.node and node["Alive"]:
-                address = node["NodeManagerAddress"], node["NodeManagerPort"]
-                with suppress(OSError), socket.create_connection(address, REACHING):
-                    return True
+                return _answers(node["NodeManagerAddress"], node["NodeManagerPort"])
         return False
 
 
@@ -122,6 +120,10 @@ def start_ray(engine: EngineConfig) -> int:
             f"engine.num_workers={engine.num_workers}: allowed is null with engine.address, "
             "where the cluster's size decides"
         )
+    host, _, port = (engine.address or "").rpartition(":")
+    if port.isdigit() and "/" not in host and not _answers(host, int(port)):
+        # Ray would try for minutes, and say so in between.
+        raise UserError(f"engine.address={engine.address}: nothing answers there")
     cpus = None
     if engine.num_workers is not None:
         cpus = math.ceil(engine.num_workers * engine.cpus_per_client)
@@ -152,6 +154,12 @@ def start_ray(engine: EngineConfig) -> int:
             ray.shutdown()
             raise UserError(_shortage(needs, free))
         time.sleep(0.1)
+
+
+def _answers(host: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, port), REACHING):
+        return True
+    return False
 
 
 def _room(needs: dict[str, float], nodes: dict[str, dict[str, float]]) -> int:

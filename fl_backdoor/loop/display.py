@@ -58,6 +58,8 @@ class Display:
         for measure in measures(unit):
             if not measure.line or (value := measure.judged(row)) is None:
                 continue
+            if measure.is_floor and row.get("at_chance"):
+                continue  # of what is not shown
             if measure.is_floor:
                 text += f" ({measure.line} {shown(value, measure.unit)})"
             else:
