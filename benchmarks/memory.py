@@ -128,8 +128,8 @@ def crowd(clients: int, cohort: int, rounds: int, *data: str) -> Crowd:
     config = composed(
         # As many rows for a client of any crowd.
         "dataset=synthetic", "dataset.train_rows=40000", "partition.max_samples=4",
-        "model=mlp", "attack=none", "engine=local", f"num_clients={clients}", f"cohort.clients_per_round={cohort}",
-        f"num_rounds={rounds}", *data,
+        "model=mlp", "attack=none", "engine=local", f"num_rounds={rounds}",
+        f"num_clients={clients}", f"cohort.clients_per_round={cohort}", *data,
     )  # fmt: skip
     clock = Clock()
     with TemporaryDirectory() as folder:
