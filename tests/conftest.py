@@ -3,6 +3,7 @@
 import gc
 import importlib
 import importlib.util
+import logging
 import os
 import subprocess
 import sys
@@ -32,6 +33,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("same")
+
+FLOWER_HANDLERS = tuple(logging.getLogger("flwr").handlers)
 
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
@@ -89,6 +92,14 @@ def unavailable(message: Message) -> Message:
 def _task_identity() -> None:
     """Messages need the identity of the task that sends them."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+
+
+@pytest.fixture(autouse=True)
+def _flower_logger() -> Iterator[None]:
+    """Give Flower's logger back as it was: a run in this process keeps its words for the screen."""
+    yield
+    logger = logging.getLogger("flwr")
+    logger.handlers[:], logger.propagate = FLOWER_HANDLERS, True
 
 
 @pytest.fixture

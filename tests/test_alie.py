@@ -1,6 +1,5 @@
 """Tests of `clients.ALIE`: the paper's z, its push coordinate by coordinate, when it can act."""
 
-import logging
 import math
 from collections.abc import Sequence
 from types import ModuleType
@@ -121,9 +120,8 @@ def test_the_attackers_of_a_federation_send_it() -> None:
 
 
 def test_in_a_round_in_which_it_cannot_act_it_says_so_and_sends_what_it_trained(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     replies = list(Colluders(LocalGrid(client, NODES), ALIE(), {2}).send_and_receive(messages()))
     honest = list(LocalGrid(client, NODES).send_and_receive(messages()))
     assert [reply.content for reply in replies] == [reply.content for reply in honest]

@@ -1,7 +1,6 @@
 """Tests of `clients.collusion`: who is changed, what is known, around anybody's strategy."""
 
 import itertools
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -294,10 +293,7 @@ def test_nested_attacks_agree_one_after_the_other() -> None:
     np.testing.assert_allclose(sent(replies[2])["weight"].ravel(), 2 - view.own[0, :6], rtol=1e-6)
 
 
-def test_an_attacker_with_other_arrays_takes_no_part(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+def test_an_attacker_with_other_arrays_takes_no_part(caplog: pytest.LogCaptureFixture) -> None:
 
     def odd(message: Message, context: Any) -> Message:
         reply = client(message, context)

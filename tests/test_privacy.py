@@ -54,7 +54,6 @@ def said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[], tuple[str, str]]:
     """Return all that was logged, at every level and with tracebacks, and all that was shown."""
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     for name in (None, "flwr", "ray"):
         caplog.set_level(logging.DEBUG, name)
 

@@ -86,15 +86,11 @@ def test_rounds_are_drawn_with_and_without_a_floor(tmp_path: Path) -> None:
 
 def test_warnings_of_the_suite_show_and_flowers_own_do_not(screen: StringIO) -> None:
     logger = logging.getLogger("flwr")
-    before = logger.handlers, logger.propagate
-    try:
-        show_warnings(Console(file=screen, width=200))
-        logger.error("a traceback of Flower's runtime")
-        FedAvg().aggregate_train(1, [])
-        assert "Round 1 keeps the old global model" in screen.getvalue()
-        assert "traceback" not in screen.getvalue()
-    finally:
-        logger.handlers, logger.propagate = before
+    show_warnings(Console(file=screen, width=200))
+    logger.error("a traceback of Flower's runtime")
+    FedAvg().aggregate_train(1, [])
+    assert "Round 1 keeps the old global model" in screen.getvalue()
+    assert "traceback" not in screen.getvalue()
 
 
 def test_names_are_printed_as_they_are_in_any_encoding() -> None:

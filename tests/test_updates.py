@@ -1,6 +1,5 @@
 """Tests of `clients.updates` and `clients.mods`: crafted updates, in clients and as mods."""
 
-import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -254,9 +253,7 @@ def test_what_both_have_is_changed_and_else_it_is_said(
     expected: list[float] | None,
     train_message: Callable[..., Message],
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     received = ArrayRecord({name: Array(np.zeros(2, np.float32)) for name in ("body", "head")})
     mod = model_replacement_mod(10)
     for _ in range(2):
