@@ -33,7 +33,8 @@ def distance(first: NDArray[np.floating], second: NDArray[np.floating]) -> float
 
     Not ``numpy.linalg.norm``: its last bits depend on the number of threads.
     """
-    return float(np.sqrt(np.sum(np.square(np.subtract(first, second, dtype=np.float64)))))
+    difference = np.subtract(first, second, dtype=np.float64)
+    return float(np.sqrt(np.sum(np.square(difference, out=difference))))
 
 
 class PairwiseDistances:
