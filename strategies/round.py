@@ -187,9 +187,10 @@ class Round:
         return other
 
     def release(self) -> None:
-        """Let go of the models, the largest part of a round, of which all has been made."""
-        for name in ("distances", "updates"):
-            self.__dict__.pop(name, None)
+        """Let go of the models, by far the largest part; distances that are measured stay."""
+        self.__dict__.pop("updates", None)
+        if "distances" in self.__dict__:
+            self.distances.release()
         del self.models, self.statistics
 
     def predict(

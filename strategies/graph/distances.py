@@ -114,6 +114,10 @@ class PairwiseDistances:
         np.fill_diagonal(edges, False)
         return edges
 
+    def release(self) -> None:
+        """Let go of the models: `matrix` stays, `below` is not to be asked any more."""
+        del self._models
+
     def _measure(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Set the distances among `rows`; return the clusters in it that need a nearer centre."""
         # The row of median norm, so that a few huge ones cannot spoil the centre for the others.
