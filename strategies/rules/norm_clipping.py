@@ -19,6 +19,11 @@ from ..round import Outcome, Round
 from ..wrapper import Wrapper
 
 
+def clip_factors(norms: NDArray[np.float64], max_norm: float) -> NDArray[np.float64]:
+    """Return ``1 / max(1, |dw| / M)`` of norms |dw| of any shape."""
+    return np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
+
+
 def clip(
     models: NDArray[np.floating], center: NDArray[np.floating], max_norm: float
 ) -> NDArray[np.float64]:
@@ -35,8 +40,7 @@ def clip(
     """
     updates = models - center.astype(np.float64)
     norms = np.linalg.norm(updates, axis=-1, keepdims=True)
-    factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
-    clipped: NDArray[np.float64] = center + updates * factors
+    clipped: NDArray[np.float64] = center + updates * clip_factors(norms, max_norm)
     return clipped
 
 
