@@ -9,11 +9,20 @@ from .graph.agreement import agreement_graph
 from .robust import Robust
 from .round import Outcome, Round
 from .rules.aggregator import Aggregator
+from .rules.alignins import AlignIns
+from .rules.auror import Auror
 from .rules.bulyan import Bulyan
+from .rules.deepsight import DeepSight
 from .rules.fedavg import FedAvg
+from .rules.flame import FLAME
+from .rules.fldetector import FLDetector
+from .rules.fltrust import FLTrust
+from .rules.foolsgold import FoolsGold
 from .rules.gaussian_noise import GaussianNoise
 from .rules.krum import Krum, MultiKrum
+from .rules.lasa import LASA
 from .rules.median import Median
+from .rules.multi_metrics import MultiMetrics
 from .rules.norm_clipping import NormClipping
 from .rules.server_optimizer import FedAdam, FedAvgM, FedYogi
 from .rules.sniper import Sniper
@@ -21,16 +30,25 @@ from .rules.trimmed_mean import TrimmedMean
 from .wrapper import Wrapper
 
 __all__ = [
+    "FLAME",
+    "LASA",
     "Aggregator",
+    "AlignIns",
+    "Auror",
     "Bulyan",
+    "DeepSight",
+    "FLDetector",
+    "FLTrust",
     "FedAdam",
     "FedAvg",
     "FedAvgM",
     "FedYogi",
+    "FoolsGold",
     "GaussianNoise",
     "Krum",
     "Median",
     "MultiKrum",
+    "MultiMetrics",
     "NormClipping",
     "Outcome",
     "Robust",

@@ -1,6 +1,6 @@
 """What a defense is a function of, and what it gives back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -58,17 +58,52 @@ class Updates:
         )
         return difference
 
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        """Yield columns, and the updates of all clients there, shape (n, w)."""
-        width = max(1, _BLOCK_SIZE // max(1, len(self)))
-        for start in range(0, self.shape[1], width):
-            columns = slice(start, min(start + width, self.shape[1]))
+    def __matmul__(self, vector: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the inner product of each update with a vector of shape (p,), shape (n,)."""
+        products = np.zeros(len(self))
+        for columns, block in self.blocks():
+            products += block @ vector[columns]
+        return products
+
+    def blocks(
+        self, within: slice = slice(None), size: int = _BLOCK_SIZE
+    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """Yield columns, of some or all, and the updates of all clients there, shape (n, w).
+
+        A block holds ``size`` values at most, if a column does.
+        """
+        first, last, _ = within.indices(self.shape[1])
+        width = max(1, size // max(1, len(self)))
+        for start in range(first, last, width):
+            columns = slice(start, min(start + width, last))
             yield columns, self[:, columns]
+
+    @cached_property
+    def cosines(self) -> NDArray[np.float64]:
+        """The cosine of each two updates, shape (n, n); 0 where one of them is 0."""
+        gram = np.zeros((len(self), len(self)))
+        for _, block in self.blocks():
+            gram += block @ block.T
+        return cosines(gram)
 
     @cached_property
     def norms(self) -> NDArray[np.float64]:
         """The Euclidean norm of each update, shape (n,)."""
         return np.array([distance(model, self._center) for model in self._models])
+
+
+def cosines(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the cosine of each two vectors, from -1 to 1; 0 where one of them is 0.
+
+    Parameters
+    ----------
+    gram : array of shape (n, n)
+        Their inner products.
+    """
+    norms = np.sqrt(np.diagonal(gram))
+    units = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+    bounded: NDArray[np.float64] = np.clip(units[:, np.newaxis] * gram * units, -1, 1)
+    return bounded
 
 
 @dataclass(eq=False, kw_only=True)
@@ -110,6 +145,7 @@ class Round:
     statistic_names: tuple[str, ...] = ()
     run_model: Callable[[ArrayRecord, Any], ArrayLike] | None = None
     root_update: Callable[[int, ArrayRecord], ArrayRecord] | None = None
+    noise: Callable[[int, np.random.Generator], Any] | None = None
     rewritten: bool = False
     models: NDArray[np.floating] = field(init=False)
     center: NDArray[np.floating] = field(init=False)
@@ -156,6 +192,15 @@ class Round:
         """
         shares = self.shares(self.votes if votes is None else votes)
         return weighted_sum(self.models, shares, self.order)
+
+    def moved(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``center + sum_i steps_i update_i``, shape (p,), by steps of shape (n,).
+
+        Where the updates are to be averaged as they are, `mean` is exact to more bits.
+        """
+        total = weighted_sum(self.models, steps, self.order)
+        moved: NDArray[np.float64] = self.center + (total - steps.sum() * self.center)
+        return moved
 
     def shares(self, votes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return votes of shape (n,) as parts of 1."""
@@ -250,10 +295,16 @@ class Outcome:
     rest: ArrayRecord | None = None
 
     @classmethod
-    def refuse(cls, rule: object, reason: str) -> "Outcome":
+    def refuse(
+        cls,
+        rule: object,
+        reason: str,
+        votes: NDArray[np.float64] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> "Outcome":
         """Keep the global model, because the rule cannot act on this round; the log says why."""
         log(WARNING, "%s: %s", type(rule).__name__, reason)
-        return cls(None, notes={"cannot-act": 1})
+        return cls(None, votes, {**(notes or {}), "cannot-act": 1})
 
 
 def whole_model(outcome: Outcome, round: Round, votes: NDArray[np.float64]) -> ArrayRecord | None:

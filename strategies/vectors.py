@@ -79,6 +79,35 @@ class Layout:
         start = self._starts[name]
         return slice(start, start + math.prod(self.shapes[name]))
 
+    def neurons(
+        self, layer: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Part columns of the last layer by output neuron; None if it is no dense layer.
+
+        Parameters
+        ----------
+        layer : array of shape (n, w)
+            The columns `last_layer`.
+
+        Returns
+        -------
+        weights : array of shape (n, P, h)
+            Of each of the P neurons; in PyTorch's order (P, h), or in that of Keras and JAX.
+        biases : array of shape (n, P)
+            0 without a bias.
+        """
+        places = {start: name for name, start in self._starts.items()}
+        shape = self.shapes.get(places.get(self.last_layer.start, ""), ())
+        if len(shape) != 2:
+            return None
+        weights = layer[:, : math.prod(shape)].reshape(len(layer), *shape)
+        biases = layer[:, math.prod(shape) :]
+        if biases.shape[1] == shape[1] != shape[0]:
+            weights = weights.swapaxes(1, 2)
+        if biases.shape[1] not in (0, weights.shape[1]):
+            return None
+        return weights, biases if biases.size else np.zeros(weights.shape[:2])
+
     def fill(self, row: NDArray[np.floating], values: Mapping[str, NDArray[Any]]) -> None:
         """Lay a model's arrays into a row of shape ``(d,)``; what is missing is left as it was."""
         with np.errstate(over="ignore"):

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
-    "strategies": {"flwr", "networkx", "numpy", "scipy"},
+    "strategies": {"flwr", "networkx", "numpy", "scipy", "sklearn"},
     "strategies.vertical": {"flwr", "numpy", "torch"},
     "clients": {"flwr", "numpy", "torch"},
     "clients.vertical": {"flwr", "numpy", "torch"},

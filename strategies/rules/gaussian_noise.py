@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..checks import is_finite_number
+from ..checks import check_seed, is_finite_number
 from ..round import Outcome, Round
 from ..wrapper import Wrapper
 
@@ -71,8 +71,7 @@ class GaussianNoise(Wrapper):
         super().__init__(strategy, weighted=weighted, statistics=statistics)
         if not (is_finite_number(stddev) and stddev >= 0):
             raise ValueError(f"stddev = {stddev!r} must be a finite number, 0 or larger")
-        if seed is not None and (type(seed) is not int or seed < 0):
-            raise ValueError(f"seed = {seed!r} must be an integer, 0 or larger, or None")
+        check_seed(seed)
         self.stddev = stddev
         self.seed = seed
 

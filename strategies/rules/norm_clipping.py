@@ -19,6 +19,11 @@ from ..round import Outcome, Round
 from ..wrapper import Wrapper
 
 
+def clip_factors(norms: NDArray[np.float64], max_norm: float) -> NDArray[np.float64]:
+    """Return ``1 / max(1, |dw| / M)`` of norms |dw| of any shape."""
+    return np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
+
+
 def clip(
     models: NDArray[np.floating], center: NDArray[np.floating], max_norm: float
 ) -> NDArray[np.float64]:
@@ -35,9 +40,8 @@ def clip(
     """
     updates: NDArray[np.float64] = np.subtract(models, center, dtype=np.float64)
     norms = np.sqrt(np.square(updates, out=updates).sum(axis=-1, keepdims=True))
-    factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
     np.subtract(models, center, out=updates, dtype=np.float64)  # squared: of no other copy
-    updates *= factors
+    updates *= clip_factors(norms, max_norm)
     updates += center
     return updates
 
