@@ -28,13 +28,23 @@ SETTING = (
 )  # fmt: skip
 
 ATTACKS = {
-    "backdoor": ("attack=backdoor", "attack.replacement=5"),
-    "ipm": ("attack=ipm", "attack.epsilon=5"),
+    "backdoor x2": ("attack=backdoor", "attack.replacement=2"),
+    "backdoor x5": ("attack=backdoor", "attack.replacement=5"),
+    "ipm x5": ("attack=ipm", "attack.epsilon=5"),
 }
 """Overrides, by the name in the table."""
 
-DEFENSES = {
-    "fedavg": (("backdoor", "ipm"), ()),
+DEFENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "adaptive_clipping": (("backdoor x5",), ()),
+    "bucketing": (("backdoor x5",), ("strategy@strategy.strategy=fedmedian",)),
+    "centered_clipping": (("backdoor x5",), ("strategy.tau=0.5",)),
+    "crfl": (("backdoor x5",), ("strategy.rho=8",)),
+    "dnc": (("backdoor x5",), ()),
+    "fedavg": (("backdoor x2", "backdoor x5", "ipm x5"), ()),
+    "geometric_median": (("backdoor x5", "ipm x5"), ()),
+    "nearest_neighbor_mixing": (("backdoor x5",), ()),
+    "robust_learning_rate": (("backdoor x2",), ("strategy.threshold=10",)),
+    "signguard": (("backdoor x5",), ()),
 }
 """The attacks that each is played against, and its overrides."""
 

@@ -22,7 +22,7 @@ def written_out(models, v, tau, iterations):
 
 def clipped(models, v, tau, iterations=1):
     n = len(models)
-    return centered_clipping(models, np.full(n, 1 / n), v.copy(), tau, iterations, range(n))
+    return centered_clipping(models, np.full(n, 1 / n), v.copy(), tau, iterations, range(n))[0]
 
 
 def crowd(seed, n=10, d=30):

@@ -21,12 +21,13 @@ def statistics_written_out(updates, chosen):
 
 
 def clusters_written_out(points):
-    """Mean shift with a flat kernel: each point climbs to where its neighbours' mean is itself."""
+    """Mean shift with a flat kernel: each seed climbs to where its neighbours' mean is itself."""
     n = len(points)
     apart = np.linalg.norm(points[:, np.newaxis] - points, axis=2)
     bandwidth = np.mean([max(sorted(row)[: n // 2]) for row in apart])
     tops, heights = [], []
-    for point in points:
+    seeds = {tuple(np.round(point / bandwidth) * bandwidth) for point in points}
+    for point in map(np.array, seeds if len(seeds) < n else points):
         for _ in range(300):
             near = points[np.linalg.norm(points - point, axis=1) <= bandwidth]
             moved, point = near.mean(axis=0) - point, near.mean(axis=0)
@@ -35,7 +36,7 @@ def clusters_written_out(points):
         tops.append(point)
         heights.append(len(near))
     centers = []
-    for i in sorted(range(n), key=lambda i: (heights[i], tuple(tops[i])), reverse=True):
+    for i in sorted(range(len(tops)), key=lambda i: (heights[i], tuple(tops[i])), reverse=True):
         if all(np.linalg.norm(tops[i] - center) > bandwidth for center in centers):
             centers.append(tops[i])
     labels = []
