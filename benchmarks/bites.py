@@ -110,5 +110,5 @@ def main(arguments: Sequence[str]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logging.disable(logging.INFO)
     main(sys.argv[1:])

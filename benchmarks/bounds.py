@@ -4,13 +4,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from statistics import median
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app.metadata import Metadata
 from numpy.typing import NDArray
 
 from strategies import (
@@ -37,7 +38,6 @@ from strategies.replies import Reply
 from strategies.vectors import Layout
 
 from . import seconds
-from .rules import replies
 
 Matrix = NDArray[np.float32]
 
@@ -129,14 +129,17 @@ def byzfl_module(name: str) -> ModuleType:
 
 def round_of(models: Matrix) -> Round:
     """Make a round of models without the messages that they would come in."""
-    initial = ArrayRecord({"w": Array(np.zeros(1, np.float32))})
-    small = tuple(
-        Reply(message, "arrays", {"w": np.zeros(1, np.float32)})
-        for message in replies(initial, len(models))
-    )
+    metadata = Metadata(1, "", 1, 0, "", "", 1.0, 10.0, "train")
+    message: Message = Message(content=RecordDict(), metadata=metadata)  # type: ignore[call-overload]
+    reply = Reply(message, "arrays", {"w": np.zeros(1, np.float32)})
     n, d = models.shape
     round = Round(
-        number=1, replies=small, votes=np.ones(n), clients=tuple(range(n)), asked=n, sent=initial
+        number=1,
+        replies=(reply,) * n,
+        votes=np.ones(n),
+        clients=tuple(range(n)),
+        asked=n,
+        sent=ArrayRecord({"w": Array(np.zeros(1, np.float32))}),
     )
     round.center = np.zeros(d, np.float32)
     round.layout = Layout({"w": round.center})
@@ -159,19 +162,17 @@ def ratios(models: Matrix, names: list[str], repeats: int) -> dict[str, tuple[fl
         taken = []
         for _ in range(repeats):
             np.copyto(work, models)  # wrappers overwrite it
-            least = measured.times * seconds(lambda m=measured: BOUNDS[m.bound](models))
-            fresh = round.with_models(work)
-            own = seconds(lambda s=strategy, r=fresh: s.aggregate(r))
+            least = measured.times * seconds(partial(BOUNDS[measured.bound], models))
+            own = seconds(partial(strategy.aggregate, round.with_models(work)))
             np.copyto(work, models)
-            other = seconds(lambda t=twin: t(work)) if twin else np.nan
+            other = seconds(partial(twin, work)) if twin else np.nan
             taken.append((own / least, other / least))
         found[name] = (median(a for a, _ in taken), median(b for _, b in taken))
     return found
 
 
-def table(sizes: list[int], width: int, repeats: int) -> dict[str, tuple[float, float]]:
-    """Print a line for each rule and number of clients; return the ratios of the last."""
-    found = {}
+def table(sizes: list[int], width: int, repeats: int) -> None:
+    """Print a line for each number of clients and rule."""
     for n in sizes:
         models = np.random.default_rng(0).standard_normal((n, width), dtype=np.float32)
         found = ratios(models, list(RULES), repeats)
@@ -180,4 +181,3 @@ def table(sizes: list[int], width: int, repeats: int) -> dict[str, tuple[float, 
             measured = RULES[name]
             beside = f"; byzfl {other:.2f}" if measured.byzfl else ""
             print(f"  {name:30} {own:6.2f} times {measured.times} {measured.bound}{beside}")
-    return found

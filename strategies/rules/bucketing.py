@@ -46,7 +46,7 @@ def bucket_means(
     shares = (votes[pi] / np.repeat(sums, s)[: len(pi)])[:, np.newaxis]
 
     def mix(block: NDArray[np.float64]) -> NDArray[np.float64]:
-        total = shares[::s] * block[pi[::s]]
+        total: NDArray[np.float64] = shares[::s] * block[pi[::s]]
         for k in range(1, s):  # the k-th of each bucket, which the last may lack
             more = shares[k::s] * block[pi[k::s]]
             total[: len(more)] += more
