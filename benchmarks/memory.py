@@ -114,7 +114,7 @@ def server(rule: str, clients: int, cohort: int, width: int) -> Held:
     config = composed(
         f"strategy={rule}", f"num_clients={clients}", f"cohort.clients_per_round={cohort}"
     )
-    strategy = new_strategy(config, lambda *_: None)  # type: ignore[arg-type]
+    strategy = new_strategy(config)
     initial = ArrayRecord(ResNet18(10, width=width).state_dict())
     size = sum(array.numpy().nbytes for array in initial.values())
     before = peak_bytes()

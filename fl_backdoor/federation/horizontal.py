@@ -28,6 +28,7 @@ from .attackers import build_attack, describe, in_full, settled
 from .cohort import new_cohort
 from .model import new_model, repeat_bits, start_from_checkpoint
 from .optimizer import client_settings
+from .root import draw_root, without
 from .roster import build_roster
 from .validation import validate
 
@@ -127,9 +128,22 @@ class Federation:
     @cached_property
     def partitions(self) -> list[NDArray[np.int64]]:
         """Indices of the training samples of each client."""
-        config = self.config
+        config, root = self.config, self.root
         with older_names(config.partition, config.dataset):
-            return self.partition.shares(self.data, config.num_clients, config.seed)
+            shares = self.partition.shares(self.data, config.num_clients, config.seed)
+        return without(shares, root, self.partition.min_samples) if len(root) else shares
+
+    @cached_property
+    def root(self) -> NDArray[np.int64]:
+        """Indices of the training samples that the server holds, ascending."""
+        return draw_root(len(self.data.train), self.config.root.samples, self.config.seed)
+
+    @cached_property
+    def server(self) -> HonestClient:
+        """The server's seat, which trains as a client with the next number would."""
+        images, labels = self.data.train[self.root]
+        seat = {"seed": self.config.seed, "partition": self.config.num_clients}
+        return HonestClient(self.model, images, labels, **self.training | seat)
 
     @property
     def samples(self) -> list[int]:
@@ -139,7 +153,8 @@ class Federation:
     def spare(self, label: int) -> Tensor:
         """Return the training samples of a class that nobody holds, in seeded order."""
         if label not in self._spare:
-            rows = pool(self.data, self.partitions, label, self.config.seed)
+            held = [*self.partitions, self.root]
+            rows = pool(self.data, held, label, self.config.seed)
             self._spare[label], _ = self.data.train[rows]
         return self._spare[label]
 

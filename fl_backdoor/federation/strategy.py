@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
-from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Bulyan, Strategy
-from numpy.typing import NDArray
 
 from strategies import Robust, Screened
 
@@ -22,8 +20,16 @@ ORACLE = "oracle"
 """Instead of f: the rule is told in each round how many of the cohort attack."""
 
 
-def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray[Any]]) -> Robust:
+def new_strategy(config: Config, **means: Callable[..., Any]) -> Robust:
     """Build the strategy, and refuse settings with which it could never train.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run.
+    **means
+        What rules may need of the app, by the attributes of `strategies.Robust`: ``run_model``,
+        ``noise``, ``root_update``.
 
     Raises
     ------
@@ -40,7 +46,13 @@ def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray
     strategy: Strategy = build("strategy", node, Strategy)
     if not isinstance(strategy, Robust):  # one of Flower's own, which weights by examples
         strategy = Screened(strategy, weighted=True)
-    strategy.run_model = run_model
+    for name, given in means.items():
+        setattr(strategy, name, given)
+    if "root_update" in strategy.all_needs() and not config.root.samples:
+        raise UserError(
+            "root.samples=0: the strategy trains on samples of the server; allowed is 1 or more, "
+            "as with root=held_out"
+        )
     _check_rule(strategy.flower, size)
     try:
         strategy.check(size)
