@@ -1,11 +1,14 @@
 """What a rule may need of the app: to run models, inputs for them, and a training of its own."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
+
+from clients import HonestClient
 
 from ..federation.horizontal import Federation
 from ..federation.model import repeat_bits
@@ -44,7 +47,14 @@ class Means:
     def root_update(self, number: int, arrays: ArrayRecord) -> ArrayRecord:
         """Return the model that the server trains on its root samples in a round."""
         repeat_bits(self.federation.config.training.device)
-        seat = self.federation.server
-        seat.load(arrays)
-        seat.fit(number)
-        return seat.answer(arrays)
+        self._server.load(arrays)
+        self._server.fit(number)
+        return self._server.answer(arrays)
+
+    @cached_property
+    def _server(self) -> HonestClient:
+        """The server's seat: it trains as a client with the next number would."""
+        federation, config = self.federation, self.federation.config
+        images, labels = federation.data.train[federation.root]
+        seat = {"seed": config.seed, "partition": config.num_clients}
+        return HonestClient(federation.model, images, labels, **federation.training | seat)

@@ -22,7 +22,8 @@ from ..data.base import Source
 from ..data.partition import class_counts
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
-from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
+from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app
+from ..federation.node import settle_data
 from ..federation.roll import Roll
 from ..federation.strategy import assume, needed, new_strategy
 from ..files import Row, Summary
@@ -111,13 +112,7 @@ class Horizontal:
 
     def new_strategy(self) -> Robust:
         """Build the strategy, with all that a rule may need of an app."""
-        means = Means(self.federation)
-        return new_strategy(
-            self.config,
-            run_model=means.run_model,
-            noise=means.noise,
-            root_update=means.root_update,
-        )
+        return new_strategy(self.config, Means(self.federation))
 
     def meet(self, grid: Grid, workers: int, say: Callable[[str], None]) -> None:
         """Call the roll, by which nodes may say that they attack."""
