@@ -38,10 +38,12 @@ def clip(
     max_norm : float
         M, the clipping norm.
     """
-    updates = models - center.astype(np.float64)
-    norms = np.linalg.norm(updates, axis=-1, keepdims=True)
-    clipped: NDArray[np.float64] = center + updates * clip_factors(norms, max_norm)
-    return clipped
+    updates: NDArray[np.float64] = np.subtract(models, center, dtype=np.float64)
+    norms = np.sqrt(np.square(updates, out=updates).sum(axis=-1, keepdims=True))
+    np.subtract(models, center, out=updates, dtype=np.float64)  # squared: of no other copy
+    updates *= clip_factors(norms, max_norm)
+    updates += center
+    return updates
 
 
 class NormClipping(Wrapper):
