@@ -42,6 +42,26 @@ def hdbscan(
     return labels
 
 
+def largest_shift(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell the members of the largest of MeanShift's clusters, shape (n,).
+
+    The bandwidth is scikit-learn's estimate at the quantile 0.5: the mean distance to the nearest
+    n/2 points.
+
+    Parameters
+    ----------
+    points : array of shape (n, k)
+        n of 4 or more.
+    """
+    from sklearn.cluster import MeanShift, estimate_bandwidth  # as above
+
+    bandwidth = max(1e-9, estimate_bandwidth(points, quantile=0.5))  # 0 of equal points
+    labels = MeanShift(bandwidth=bandwidth, cluster_all=False).fit_predict(points)
+    within = labels[labels >= 0]
+    largest: NDArray[np.bool_] = labels == np.bincount(within).argmax()
+    return largest
+
+
 def kmeans(values: NDArray[np.float64], k: int) -> tuple[NDArray[np.intp], float]:
     """Part numbers into k clusters of least inertia, exactly.
 

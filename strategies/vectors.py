@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import groupby
@@ -21,6 +21,8 @@ _LONGEST_HEADER = 10_000
 """Bytes, as numpy allows itself."""
 _BLOCK = 2**16
 """Columns at a time: small enough for the processor's cache."""
+_LARGEST = 2**20
+"""Values of all rows at a time."""
 
 
 class Layout:
@@ -242,6 +244,43 @@ def weighted_sum(
             np.multiply(rows[i, start : start + _BLOCK], weights[i], out=term, dtype=np.float64)
             np.add(block, term, out=block)
     return total
+
+
+def distances_to(rows: NDArray[np.floating], point: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the Euclidean distance of each row (d,) to a point (d,), shape (n,), in float64.
+
+    A block of columns at a time, which takes no memory of a row's size.
+    """
+    squares = np.zeros(len(rows))
+    part = np.empty(min(_BLOCK, rows.shape[1]))
+    for start in range(0, rows.shape[1], _BLOCK):
+        there = point[start : start + _BLOCK]
+        difference = part[: there.size]
+        for i, row in enumerate(rows[:, start : start + _BLOCK]):
+            np.subtract(row, there, out=difference, dtype=np.float64)
+            squares[i] += np.sum(np.square(difference, out=difference))
+    return np.sqrt(squares)
+
+
+def overwrite(
+    rows: NDArray[np.floating], mix: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.floating]:
+    """Replace rows by mixtures of them, in place; return those that are left, shape (m, d).
+
+    Parameters
+    ----------
+    rows : array of shape (n, d)
+        Overwritten.
+    mix : callable
+        Of columns of all rows, shape (n, w), makes those of the m <= n mixtures, shape (m, w).
+    """
+    left, width = len(rows), max(1, _LARGEST // len(rows))
+    for start in range(0, rows.shape[1], width):
+        block = rows[:, start : start + width]
+        mixed = mix(block.astype(np.float64))
+        left = len(mixed)
+        block[:left] = mixed
+    return rows[:left]
 
 
 def content_order(rows: NDArray[np.floating]) -> list[int]:

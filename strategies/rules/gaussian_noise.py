@@ -30,6 +30,18 @@ def add_noise(
     return noisy
 
 
+def perturb(
+    model: NDArray[np.float64],
+    dtype: np.dtype[np.floating],
+    stddev: float,
+    rng: np.random.Generator,
+) -> None:
+    """Add noise to a model of shape ``(d,)``, in place, in the precision that it is sent in."""
+    for start in range(0, len(model), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        model[block] = add_noise(model[block].astype(dtype), stddev, rng)
+
+
 class GaussianNoise(Wrapper):
     """Add Gaussian noise to the aggregated parameters.
 
@@ -85,11 +97,7 @@ class GaussianNoise(Wrapper):
         outcome = self.inner.aggregate(round)
         if outcome.model is not None:
             entropy = None if self.seed is None else [self.seed, round.number]
-            model, rng = outcome.model, np.random.default_rng(entropy)
-            for start in range(0, len(model), _BLOCK):
-                block = slice(start, start + _BLOCK)
-                # On the model in the precision that it would be sent in.
-                sent = model[block].astype(round.models.dtype)
-                model[block] = add_noise(sent, self.stddev, rng)
+            rng = np.random.default_rng(entropy)
+            perturb(outcome.model, round.models.dtype, self.stddev, rng)
             outcome.notes["noise-stddev"] = float(self.stddev)
         return outcome
