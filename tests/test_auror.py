@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import Auror
-from strategies.rules.auror import minorities
+from strategies.rules.auror import cuts, minority
 
 
 def clusters_written_out(values):
@@ -40,19 +40,20 @@ def indicative_written_out(updates, alpha):
 @given(seed=st.integers(0, 10_000), n=st.integers(2, 9))
 def test_two_means_are_the_best_of_all(seed, n):
     values = np.random.default_rng(seed).standard_normal((n, 6))
-    apart, minority = minorities(values)
+    apart, cut, size = cuts(values)
+    told = minority(values, cut, size)
     for j in range(6):
         distance, smaller = clusters_written_out(values[:, j])
         assert apart[j] == pytest.approx(distance)
-        assert set(np.flatnonzero(minority[:, j])) == smaller
+        assert set(np.flatnonzero(told[:, j])) == smaller
 
 
 def test_equal_values_are_in_one_cluster():
-    apart, _ = minorities(np.ones((5, 3)))
-    np.testing.assert_array_equal(apart, np.zeros(3))
-    apart, minority = minorities(np.array([[2.0], [1], [2], [2], [1]]))
-    assert apart.tolist() == [1.0]
-    assert minority[:, 0].tolist() == [False, True, False, False, True]
+    np.testing.assert_array_equal(cuts(np.ones((5, 3)))[0], np.zeros(3))
+    values = np.array([[2.0], [1], [2], [2], [1]])
+    apart, cut, size = cuts(values)
+    assert (apart.tolist(), size.tolist()) == ([1.0], [2])
+    assert minority(values, cut, size)[:, 0].tolist() == [False, True, False, False, True]
 
 
 def crowd(seed, n=10, d=50, attackers=3):
