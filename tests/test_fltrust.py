@@ -86,6 +86,20 @@ def test_nobody_trusted_or_nothing_learned_leaves_the_model_and_it_says_so(play,
     assert warned("FLTrust") == 2
 
 
+def test_a_part_of_a_model_or_another_one(play):
+    """What an app's own training leaves out has not changed; other shapes are refused."""
+    sent, models, root = crowd(7)
+    whole, part = rule(root), rule(root)
+    both = [{"w": model, "frozen": np.ones(3)} for model in models]
+    whole.root_update = lambda *_: ArrayRecord({"w": Array(root), "frozen": Array(np.ones(3))})
+    first, second = (
+        play(strategy, {"w": sent, "frozen": np.ones(3)}, both)[0] for strategy in (whole, part)
+    )
+    np.testing.assert_array_equal(first["w"], second["w"])
+    with pytest.raises(ValueError, match="root_update returned a model of other shapes"):
+        play(rule(root[:5]), {"w": sent}, records(models))
+
+
 def test_without_root_data_it_does_not_begin(play):
     sent, models, _ = crowd(6)
     for strategy in (FLTrust(), NormClipping(FLTrust(), 1.0)):

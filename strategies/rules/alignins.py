@@ -16,7 +16,8 @@ from ..checks import check_positive, check_share
 from ..graph.distances import distance
 from ..outliers import mz_scores
 from ..robust import Robust
-from ..round import Outcome, Round, Updates
+from ..round import Outcome, Round
+from ..updates import Updates
 from .norm_clipping import clip_factors
 
 

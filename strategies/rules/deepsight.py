@@ -17,7 +17,8 @@ from scipy.special import softmax
 from ..checks import check_count, check_seed, check_share
 from ..clusters import hdbscan
 from ..robust import Robust
-from ..round import Outcome, Round, cosines
+from ..round import Outcome, Round
+from ..updates import cosines
 from .norm_clipping import clip_factors
 
 _SEEDS = 3

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..checks import check_positive
 from ..robust import Robust
-from ..round import Outcome, Round, cosines
+from ..round import Outcome, Round
+from ..updates import cosines
 
 _ROUNDING = 1e-12
 """What the cosine of two equal histories may lack to 1."""
