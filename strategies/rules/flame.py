@@ -16,7 +16,7 @@ from ..checks import check_positive, check_seed
 from ..clusters import hdbscan
 from ..robust import Robust
 from ..round import Outcome, Round
-from .gaussian_noise import add_noise
+from .gaussian_noise import perturb
 from .norm_clipping import clip_factors
 
 
@@ -63,7 +63,7 @@ class FLAME(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors, with any scaling. *Assumes*
     nothing of their number or the data; the cluster holds more than half of the round's replies.
-    *Cost*: O(n^2 d), and HDBSCAN on n points.
+    *Cost*: O(n^2 d), and HDBSCAN on n points, by scikit-learn.
 
     In a round of one or two models the rule cannot act; in others there is a majority cluster.
 
@@ -106,4 +106,5 @@ class FLAME(Robust):
         entropy = None if self.seed is None else [self.seed, round.number]
         model = round.moved(round.shares(votes) * clip_factors(norms, bound))
         notes = {"clipping-norm": bound, "noise-stddev": sigma, "clipped": norms > bound}
-        return Outcome(add_noise(model, sigma, np.random.default_rng(entropy)), votes, notes)
+        perturb(model, round.models.dtype, sigma, np.random.default_rng(entropy))
+        return Outcome(model, votes, notes)
