@@ -134,9 +134,19 @@ def ray_address() -> Iterator[str]:
     cluster.shutdown()
 
 
-def test_ray_and_local_give_the_same_bits(tmp_path: Path, ray_address: str) -> None:
+@pytest.mark.parametrize(
+    "own",
+    [
+        [],
+        # What the server computes itself.
+        pytest.param(["strategy=fltrust", "root=held_out"], marks=pytest.mark.slow),
+        pytest.param(["strategy=deepsight", "strategy.num_inputs=50"], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_ray_and_local_give_the_same_bits(tmp_path: Path, ray_address: str, own: list[str]) -> None:
     """Two workers on Ray; the local engine is the run with one."""
-    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK]
+    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK, *own]
     run(tmp_path / "local", *experiment)
     run(tmp_path / "ray", *experiment, "engine=ray", f"engine.address='{ray_address}'")
     for name in ("model.safetensors", "clean_twin/model.safetensors"):

@@ -29,6 +29,7 @@ class Means:
 
     def run_model(self, arrays: ArrayRecord, inputs: Any) -> NDArray[Any]:
         """Return the outputs of a model for inputs."""
+        repeat_bits(self.federation.config.training.device)
         model = self.federation.model
         model.load_state_dict(arrays.to_torch_state_dict())
         model.eval()
