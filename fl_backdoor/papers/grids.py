@@ -1,0 +1,86 @@
+"""The grids of both papers."""
+
+from .plan import Part, Plan
+
+BUNDLED = {
+    "seed": "0",
+    "dataset.source": "bundled",
+    "dataset.samples_per_class": "50",
+    "num_rounds": "3",
+}
+"""A fifth of the samples, of the digits that a dependency brings along."""
+FIFTH = BUNDLED | {"attack.num_attackers": "1,3", "attack.poisoned_samples": "60,100"}
+
+ROWS = {"seed": "0", "dataset.source": "bundled", "num_epochs": "2"}
+STAND_IN = {"seed": "0", "dataset.source": "synthetic", "num_epochs": "2"}
+
+WORKS = {"attack": "localized_replacement"}
+"""The attack that Fig. 4 and 5 are repeated with."""
+
+
+def _vertical(figure: str, quick: dict[str, str] | None = None, **overrides: str) -> list[Part]:
+    """Return a figure on both data sets; a quick one of the settings given."""
+    return [
+        Part(
+            f"vertical_{figure}_{name}",
+            overrides,
+            None if quick is None else data | quick,
+            minutes=minutes,
+        )
+        for name, data, minutes in (("mnist", ROWS, 1.2), ("nuswide", STAND_IN, 4.0))
+    ]
+
+
+PLANS = {
+    plan.name: plan
+    for plan in (
+        Plan(
+            "cao2019",
+            "Cao et al. 2019, Understanding Distributed Poisoning Attack in Federated Learning",
+            (
+                Part("cao_grid", quick=FIFTH),
+                Part("cao_fig8", quick=FIFTH),
+                Part(
+                    "cao_readings",
+                    quick=FIFTH | {"attack.num_attackers": "3"},
+                ),
+                Part("cao_readings", {"attack.poisoning": "add", "attack.num_attackers": "1"}),
+                Part(
+                    "cao_fig3",
+                    quick=BUNDLED
+                    | {"attack.num_attackers": "0,3,4,6", "attack.poisoned_samples": "100"},
+                ),
+                Part("cao_baseline", quick=BUNDLED | {"seed": "range(3)"}),
+                Part("cao_single", quick=BUNDLED | {"seed": "range(3)"}, minutes=0.4),
+            ),
+            "bundled digits enlarged by jitter, a fifth of the samples, 3 rounds",
+        ),
+        Plan(
+            "liu2020",
+            "Liu, Yi, Chen 2020, Backdoor attacks and defenses in feature-partitioned "
+            "collaborative learning",
+            (
+                *_vertical("table1"),
+                *_vertical("table2", {"top": "sum,dense"}),
+                *_vertical("fig3", {}, seed="range(3)"),
+                *_vertical("fig4", {"attack.gamma": "10"}),
+                *_vertical("fig4", {"attack.gamma": "10"}, **WORKS),
+                *_vertical("fig4_literal"),
+                *_vertical("fig5", {"attack.gamma": "10"}),
+                *_vertical("fig5", {"attack.gamma": "10"}, **WORKS),
+                *_vertical(
+                    "fig6",
+                    {
+                        "defenses.noise.distribution": "gaussian",
+                        "defenses.noise.variance": "0.001,0.05",
+                    },
+                ),
+                *_vertical(
+                    "fig7", {"top": "dense", "defenses.sparsification.drop_rate": "0.5,0.99"}
+                ),
+                *_vertical("combined", seed="range(3)"),
+            ),
+            "bundled digits enlarged by jitter and a synthetic stand-in of NUS-WIDE, 2 epochs",
+        ),
+    )
+}
