@@ -89,7 +89,7 @@ def jobs(plan: Plan, out: Path, *, quick: bool = False, seeds: int | None = None
     return [job for _, job in sorted(found.values(), key=lambda pair: pair[0])]
 
 
-QUICK_MINUTES = 0.15
+QUICK_MINUTES = 0.35
 """That a quick run takes on one core, roughly."""
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from ..config import load, one_line
 from ..errors import UserError
 from ..files import CONFIG, ERROR, METRICS, SUMMARY, keep_command
+from ..screen import Screen, show_warnings
 from .plan import Job, composed
 
 EVERY = 1.0
@@ -65,7 +66,7 @@ def work(jobs: Sequence[Job], processes: int, console: Console) -> list[str]:
     failed: list[str] = []
     total, started = sum(job.minutes for job in jobs), time.monotonic()
     context = multiprocessing.get_context("spawn")  # torch and forks do not go together
-    with ProcessPoolExecutor(processes, context, _die_at_once) as pool, _bar(console) as bar:
+    with ProcessPoolExecutor(processes, context, _begin) as pool, _bar(console) as bar:
         task = bar.add_task("", total=total, left=in_words(total / processes))
         futures: dict[Future[str], Job] = {pool.submit(train, job): job for job in jobs}
         open_ = set(futures)
@@ -120,9 +121,10 @@ def _part(job: Job) -> float:
     return min(rows / int(config.get("num_rounds") or config["num_epochs"]), 1.0)
 
 
-def _die_at_once() -> None:
-    """Let an interrupt end a worker without a word; its run goes on from the last round."""
+def _begin() -> None:
+    """Let a process show warnings only, and an interrupt end it without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    show_warnings(Screen())
 
 
 def _bar(console: Console) -> Progress:
