@@ -102,6 +102,11 @@ def test_every_reading_says_of_s_over_p_source_samples_that_they_are_the_target(
     assert len(added) == len(set(added))  # nobody adds what another does
 
 
+@given(samples=st.integers(0, 20), rank=st.integers(0, 1))
+def test_to_fill_is_to_replace_where_there_is_enough(samples: int, rank: int) -> None:
+    assert poisoned("fill", samples, 2, rank) == poisoned("replace", samples, 2, rank)
+
+
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**32), pooled=st.booleans())
 def test_nothing_poisoned_trains_the_bits_of_an_honest_client(seed: int, pooled: bool) -> None:
