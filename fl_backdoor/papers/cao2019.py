@@ -43,6 +43,8 @@ def prepared(table: pd.DataFrame) -> pd.DataFrame:
         table,
         ended_early=0,
         num_rounds=10,
+        training__epochs=1,
+        training__decay=0.098,
         model__shrink="stride",
         dataset__samples_per_class=250,
     )

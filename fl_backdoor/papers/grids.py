@@ -1,5 +1,7 @@
 """The grids of both papers."""
 
+from collections.abc import Mapping
+
 from .plan import Part, Plan
 
 HALF = {
@@ -10,7 +12,7 @@ HALF = {
     "num_rounds": "8",
     "attack.poisoned_samples": "150,250",
 }
-"""Half of the samples, of digits that a dependency brings along, and a network that learns sooner."""
+"""Half of the samples, of digits that are always there, and a network that learns sooner."""
 THREE = HALF | {"seed": "range(3)", "dataset.digits": "[2,6]", "attack.poisoned_samples": "250"}
 
 ROWS = {"seed": "0", "dataset.source": "bundled", "num_epochs": "2"}
@@ -21,13 +23,18 @@ WORKS = {"attack": "localized_replacement"}
 """The attack that Fig. 4 and 5 are repeated with."""
 
 
-def _vertical(figure: str, quick: dict[str, str] | None = None, **overrides: str) -> list[Part]:
+Settings = Mapping[str, str]
+
+
+def _vertical(
+    figure: str, quick: Settings | None = None, overrides: Settings | None = None
+) -> list[Part]:
     """Return a figure on both data sets; a quick one of the settings given."""
     return [
         Part(
             f"vertical_{figure}_{name}",
-            overrides,
-            None if quick is None else data | quick,
+            overrides or {},
+            None if quick is None else {**data, **quick},
             minutes=minutes,
         )
         for name, data, minutes in (("mnist", ROWS, 1.2), ("nuswide", STAND_IN, 4.0))
@@ -61,12 +68,12 @@ PLANS = {
             (
                 *_vertical("table1"),
                 *_vertical("table2", {"top": "sum,dense"}),
-                *_vertical("fig3", {}, **THREE_SEEDS),
+                *_vertical("fig3", {}, overrides=THREE_SEEDS),
                 *_vertical("fig4", {"attack.gamma": "10"}),
-                *_vertical("fig4", {"attack.gamma": "10"}, **WORKS),
+                *_vertical("fig4", {"attack.gamma": "10"}, overrides=WORKS),
                 *_vertical("fig4_literal"),
                 *_vertical("fig5", {"attack.gamma": "10"}),
-                *_vertical("fig5", {"attack.gamma": "10"}, **WORKS),
+                *_vertical("fig5", {"attack.gamma": "10"}, overrides=WORKS),
                 *_vertical(
                     "fig6",
                     {
@@ -79,7 +86,7 @@ PLANS = {
                 ),
                 Part("vertical_mnist", THREE_SEEDS | {"attack": "label_inference"}),
                 Part("vertical_mnist", THREE_SEEDS | {"top": "dense", "defense": "clipping"}),
-                *_vertical("combined", **THREE_SEEDS),
+                *_vertical("combined", overrides=THREE_SEEDS),
             ),
             "bundled digits enlarged by jitter and a synthetic stand-in of NUS-WIDE, 2 epochs",
         ),

@@ -15,9 +15,10 @@ EARLY = "ended_early"
 
 KEYS = (
     "dataset._target_", "dataset.source", "dataset.digits", "dataset.samples_per_class",
-    "num_clients", "num_rounds", "num_epochs", "model.shrink", "strategy._target_",
-    "bottom.projection", "bottom.relu", "top._target_", "attack._target_", "attack.poisoning",
-    "attack.num_attackers", "attack.poisoned_samples", "attack.gamma", "attack.blur_variance",
+    "num_clients", "num_rounds", "num_epochs", "training.epochs", "training.learning_rate",
+    "training.decay", "model._target_", "model.shrink", "strategy._target_", "bottom.projection",
+    "bottom.relu", "top._target_", "attack._target_", "attack.poisoning", "attack.num_attackers",
+    "attack.poisoned_samples", "attack.gamma", "attack.num_targets", "attack.blur_variance",
     "defenses.clipping.max_norm", "defenses.noise.distribution", "defenses.noise.variance",
     "defenses.sparsification.drop_rate", "seed",
 )  # fmt: skip
@@ -34,6 +35,9 @@ WHOLE = ("defense_precision", "defense_recall", "seconds")
 """Columns of the whole run."""
 
 
+COLUMNS = [*KEYS, EARLY, "loss_first", *MEASURES, *WHOLE]
+
+
 def tidy(folders: Iterable[Path]) -> pd.DataFrame:
     """Return a row for each run in and below some folders that has ended.
 
@@ -47,9 +51,16 @@ def tidy(folders: Iterable[Path]) -> pd.DataFrame:
     """
     found = (path.parent for folder in folders for path in sorted(folder.rglob(CONFIG)))
     rows = [_row(run) for run in found if run.name != TWIN and _has_ended(run)]
-    table = pd.DataFrame(rows, columns=[*KEYS, EARLY, "loss_first", *MEASURES, *WHOLE])
-    finished_first = table.sort_values(EARLY, kind="stable").drop_duplicates([*KEYS])
-    return finished_first.sort_values([*KEYS], kind="stable", ignore_index=True)
+    return united(pd.DataFrame(rows, columns=COLUMNS))
+
+
+def united(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Put tables together, sorted; of the same keys the first finished run stays."""
+    some = [table for table in tables if len(table)]
+    every = pd.concat(some) if some else pd.DataFrame(columns=COLUMNS)
+    every = every.sort_values(EARLY, kind="stable").astype(dict.fromkeys(KEYS, object))
+    every[list(KEYS)] = every[list(KEYS)].where(every[list(KEYS)].notna(), None)
+    return every.drop_duplicates([*KEYS]).sort_values([*KEYS], kind="stable", ignore_index=True)
 
 
 def store(table: pd.DataFrame, path: Path) -> None:
@@ -60,7 +71,7 @@ def store(table: pd.DataFrame, path: Path) -> None:
 def stored(path: Path) -> pd.DataFrame:
     """Read a table that `store` wrote; columns that it lacks are empty."""
     table = pd.read_csv(path, dtype={"dataset.digits": str})
-    return table.reindex(columns=[*KEYS, EARLY, "loss_first", *MEASURES, *WHOLE])
+    return table.reindex(columns=COLUMNS)
 
 
 def _has_ended(run: Path) -> bool:
