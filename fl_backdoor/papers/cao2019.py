@@ -161,7 +161,7 @@ def _table2(runs: pd.DataFrame, goal: int, attackers: int) -> Claim:
         f"Table II, goal {goal}, P = {attackers}: slope", f"{1e4 * line.slope:.2f}e-4 a sample",
         "-" if found is None else f"{100 * found.slope:.2f}e-4 ± {100 * found.stderr:.2f}e-4",
         seeds(runs), holds=None if found is None else near,
-        trend=found is not None and found.slope > 0,
+        trend=found is not None and found.slope > found.stderr,
         reason="within two standard errors counts", command="cao_table2",
     )  # fmt: skip
 
@@ -180,7 +180,7 @@ def _propositions(runs: pd.DataFrame, goal: int) -> Iterator[Claim]:
             f"Proposition {words}, goal {goal}", "yes",
             "-" if found is None else _effect(found, unit), seeds(runs),
             holds=None if found is None else _sure(found) and straight,
-            trend=found is not None and found.slope > 0,
+            trend=found is not None and found.slope > found.stderr,
             reason=f"both p below {ALPHA} count" + (", and no bend" if curve else ""),
             command="cao_grid",
         )  # fmt: skip

@@ -62,13 +62,16 @@ def effect(y: Floats, x: Floats, controls: Floats, seed: int = 0) -> Effect | No
     size, freedom = float(own @ own), len(y) - basis.shape[1] - 1
     if size <= 1e-9 * float(x @ x) or freedom < 1:
         return None
+    if float(rest @ rest) <= 1e-18 * float(y @ y):  # nothing is left that could grow
+        return Effect(0.0, 0.0, 1.0, 1.0, len(y))
     slope = float(own @ rest) / size
     left = rest - slope * own
     stderr = float(np.sqrt(left @ left / freedom / size))
     p = float(stats.t.sf(slope / stderr, freedom)) if stderr else float(slope <= 0)
     permuted = stats.permutation_test(
         (rest,),
-        lambda values: own @ values,
+        lambda values, axis: (own * values).sum(axis),
+        vectorized=True,
         permutation_type="pairings",
         alternative="greater",
         n_resamples=RESAMPLES,
