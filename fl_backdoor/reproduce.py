@@ -34,7 +34,7 @@ def reproduce(plan: Plan, arguments: argparse.Namespace, console: Console) -> li
     failed = work(left, min(arguments.jobs, len(left)), console) if left else []
     if left:
         console.print(f"Trained in {in_words((time.monotonic() - started) / 60)}.")
-    _report(arguments.out, console)
+    _report(plan, arguments.out, console, quick=arguments.quick)
     return failed
 
 
@@ -91,11 +91,19 @@ def _show(
     )
 
 
-def _report(out: Path, console: Console) -> None:
-    """End with the report of the runs."""
+def _report(plan: Plan, out: Path, console: Console, *, quick: bool) -> None:
+    """End with the report of the runs, and with what of the paper they show."""
     from .compare import show
+    from .papers.page import PAPERS, parts
+    from .papers.tidy import tidy
 
     show([out / "runs"], console)
+    if quick:
+        console.print("Stand-in data show nothing of the paper: no verdicts.", width=WIDTH)
+    elif plan.name in PAPERS:
+        claims = out / "claims.md"
+        claims.write_text("\n\n".join(parts(plan.name, tidy([out / "runs"])).values()) + "\n")
+        console.print(f"What of the paper they show: {claims}", soft_wrap=True)
 
 
 def _positive(text: str) -> int:

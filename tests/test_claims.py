@@ -13,6 +13,7 @@ from benchmarks.reproduction import DOCS, PAGE, rebuilt, tables
 from fl_backdoor.files import CONFIG, ERROR, METRICS, SUMMARY
 from fl_backdoor.papers import cao2019, liu2020, propositions
 from fl_backdoor.papers.claims import NOT, REPRODUCED, TREND, UNKNOWN, Claim, judged, markdown
+from fl_backdoor.papers.grids import OPEN
 from fl_backdoor.papers.page import filled, parts
 from fl_backdoor.papers.tidy import COLUMNS, EARLY, KEYS, store, stored, tidy, united
 
@@ -143,6 +144,18 @@ def test_readings_that_cannot_be_had_are_marked() -> None:
     assert rows[2] == "| 1 | 1 | 300 | 0.9 |  | impossible | 0.92 ± 0.02 (5) | impossible |"
     two = next(row for row in rows if row.startswith("| 1 | 2 | 300 "))
     assert two.count("2.10") == 2  # to fill is to replace
+
+
+def test_choices_are_compared_one_at_a_time() -> None:
+    runs = as_the_paper_says()
+    other = runs.assign(**{"model.shrink": "max_pool", "attack_success_rate": 0.5})
+    rows = cao2019.choices(pd.concat([runs, other])).splitlines()
+    assert rows[2] == "| the paper's value | | 7.2 | 9.0 |"
+    assert "| `num_rounds` | 5 | not run yet | not run yet |" in rows
+    assert "| `model.shrink` | max_pool | 50.00 ± 0.00 (5) | 50.00 ± 0.00 (5) |" in rows
+    (here,) = [row for row in rows if "stride (here)" in row]
+    assert "7.2" in here
+    assert set(cao2019.CHOICES) == {key for key, *_ in OPEN}
 
 
 def test_cells_do_not_break_the_table() -> None:

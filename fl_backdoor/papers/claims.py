@@ -90,10 +90,10 @@ def seeds(*tables: pd.DataFrame) -> int:
 
 
 def chosen(table: pd.DataFrame, **values: object) -> pd.DataFrame:
-    """Return the rows with some values; ``attack__gamma`` is the column ``attack.gamma``."""
+    """Return the rows with some values in some columns; None is a cell that is empty."""
     rows = np.ones(len(table), bool)
     for name, value in values.items():
-        column = table[name.replace("__", ".")]
+        column = table[name]
         rows &= (column.isna() if value is None else column == value).to_numpy(bool)
     return table[rows]
 

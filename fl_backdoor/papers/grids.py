@@ -15,6 +15,20 @@ HALF = {
 """Half of the samples, of digits that are always there, and a network that learns sooner."""
 THREE = HALF | {"seed": "range(3)", "dataset.digits": "[2,6]", "attack.poisoned_samples": "250"}
 
+CORNER = {
+    "seed": "range(3)",
+    "attack.num_attackers": "3",
+    "attack.poisoned_samples": "500",
+}
+OPEN = (
+    ("num_rounds", 5, 0.8),
+    ("num_rounds", 20, 3.0),
+    ("training.epochs", 2, 3.0),
+    ("training.decay", 0.0, 1.5),
+    ("model.shrink", "max_pool", 3.0),
+)
+"""Choices that Cao et al. leave open: key, value, minutes."""
+
 ROWS = {"seed": "0", "dataset.source": "bundled", "num_epochs": "2"}
 STAND_IN = {"seed": "0", "dataset.source": "synthetic", "num_epochs": "2"}
 
@@ -55,6 +69,10 @@ PLANS = {
                     quick=HALF | {"attack.num_attackers": "3", "dataset.digits": "[2,6]"},
                 ),
                 Part("cao_readings", {"attack.poisoning": "add", "attack.num_attackers": "1"}),
+                *(
+                    Part("cao_grid", CORNER | {key: str(value)}, minutes=minutes)
+                    for key, value, minutes in OPEN
+                ),
                 Part("cao_fig3", quick=THREE | {"seed": "0", "attack.num_attackers": "0,4,6"}),
                 Part("cao_baseline", quick=THREE),
                 Part("cao_single", quick=THREE, minutes=0.4),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from .claims import UNKNOWN, Claim, chosen, judged, seeds, spread
+from .tidy import EARLY
 
 PAPERS, WORKS = "GradientReplacement", "LocalizedReplacement"
 SUM, DENSE = "SumTop", "DenseTop"
@@ -16,27 +17,35 @@ CHANCE = 0.1
 """Part of the rows with the trigger that are of the target class already, as are other rows."""
 
 
+SHORT = {
+    "attack._target_": "attack",
+    "attack.gamma": "gamma",
+    "top._target_": "top",
+    "bottom.projection": "projection",
+    "defenses.clipping.max_norm": "clipping",
+    "defenses.noise.distribution": "noise",
+    "defenses.noise.variance": "variance",
+    "defenses.sparsification.drop_rate": "rate",
+}
+
+
 def claims(table: pd.DataFrame) -> Iterator[Claim]:
     """Yield every figure, table and headline sentence with its verdict."""
-    mnist = chosen(table, dataset___target_="MnistRows", ended_early=0)
+    mnist = chosen(table, **{"dataset._target_": "MnistRows"}).rename(columns=SHORT)
     mnist = mnist[mnist["dataset.source"].isin(["idx", "hub"])]
-    undefended = mnist[
-        mnist["defenses.noise.variance"].isna()
-        & mnist["defenses.sparsification.drop_rate"].isna()
-        & mnist["defenses.clipping.max_norm"].isna()
-    ]
-    early = chosen(table, dataset___target_="MnistRows", ended_early=1)
+    ended = chosen(mnist, **{EARLY: 0})
+    undefended = chosen(ended, clipping=None, variance=None, rate=None)
     yield _inference(undefended)
     yield from _full_files("Table 1: rows with the trigger by class", "counts", "table1")
     yield from _table2(undefended)
-    yield from _attack(undefended, early)
+    yield from _attack(undefended, chosen(mnist, **{EARLY: 1}))
     yield _figure5(undefended)
     yield from _full_files("Fig. 5 on NUS-WIDE", "the backdoor succeeds, trainable top", "fig5")
-    yield from _defenses(mnist)
+    yield from _defenses(ended)
 
 
 def _inference(runs: pd.DataFrame) -> Claim:
-    own = chosen(runs, attack___target_="LabelInference", top___target_=SUM)
+    own = chosen(runs, attack="LabelInference", top=SUM)
     return judged(
         "5.3: labels inferred, gradients replaced directly, top not trainable", "accomplished",
         _backdoor(own), seeds(own), holds=bool(own["backdoor_accuracy"].mean() >= 0.5),
@@ -55,8 +64,8 @@ def _full_files(where: str, paper: str, figure: str) -> Iterator[Claim]:
 
 
 def _table2(runs: pd.DataFrame) -> Iterator[Claim]:
-    clean = chosen(runs, attack___target_="NoAttack", num_epochs=50)
-    tops = {name: chosen(clean, top___target_=name) for name in (SUM, DENSE)}
+    clean = chosen(runs, attack="NoAttack", num_epochs=50)
+    tops = {name: chosen(clean, top=name) for name in (SUM, DENSE)}
     for name, words, paper in ((SUM, "not trainable", 95.7), (DENSE, "trainable", 97.1)):
         own = tops[name]
         yield judged(
@@ -75,7 +84,7 @@ def _table2(runs: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _attack(runs: pd.DataFrame, early: pd.DataFrame) -> Iterator[Claim]:
-    summed = chosen(runs, top___target_=SUM)
+    summed = chosen(runs, top=SUM)
     readings = (
         ("Fig. 3 and 4 on MNIST, gamma = 10", "fig4_mnist", PAPERS, True),
         ("the same, one layer of 32 taken literally", "fig4_literal_mnist", PAPERS, False),
@@ -84,10 +93,10 @@ def _attack(runs: pd.DataFrame, early: pd.DataFrame) -> Iterator[Claim]:
     )  # fmt: skip
     for where, command, attack, projection in readings:
         settings = {
-            "attack___target_": attack, "attack__gamma": 10, "bottom__projection": projection,
+            "attack": attack, "gamma": 10, "projection": projection,
         }  # fmt: skip
         own = chosen(summed, **settings)
-        lost = len(chosen(early, **settings, top___target_=SUM))
+        lost = len(chosen(early, **settings, top=SUM))
         yield judged(
             where, "main and backdoor task both near their best",
             _backdoor(own) + (f"; {lost} runs diverged" if lost else ""), seeds(own),
@@ -97,11 +106,10 @@ def _attack(runs: pd.DataFrame, early: pd.DataFrame) -> Iterator[Claim]:
             if attack == PAPERS else "the push is of unit length and moves the trigger's weights",
             command=f"vertical_{command}",
         )  # fmt: skip
-    gammas = summed[summed["attack._target_"] == PAPERS]
-    gammas = gammas[gammas["bottom.projection"] == True]  # noqa: E712
-    means = gammas.groupby("attack.gamma")[["main_accuracy", "backdoor_accuracy"]].mean()
+    gammas = chosen(summed, attack=PAPERS, projection=True)
+    means = gammas.groupby("gamma")[["main_accuracy", "backdoor_accuracy"]].mean()
     shown = ", ".join(f"{g:g}: {100 * b:.0f} %" for g, b in means["backdoor_accuracy"].items())
-    working = sum(_works(own) for _, own in gammas.groupby("attack.gamma"))
+    working = sum(_works(own) for _, own in gammas.groupby("gamma"))
     yield judged(
         "Fig. 4 on MNIST: a reasonable range of gamma", "both stay high",
         f"backdoor accuracy by gamma {shown}", seeds(gammas), holds=working >= 2,
@@ -111,7 +119,7 @@ def _attack(runs: pd.DataFrame, early: pd.DataFrame) -> Iterator[Claim]:
 
 
 def _figure5(runs: pd.DataFrame) -> Claim:
-    own = chosen(runs, top___target_=DENSE, attack___target_=PAPERS, attack__gamma=10)
+    own = chosen(runs, top=DENSE, attack=PAPERS, gamma=10)
     mean = own["backdoor_accuracy"].mean()
     return judged(
         "Fig. 5 on MNIST: a trainable top", "the backdoor fails", _backdoor(own), seeds(own),
@@ -121,19 +129,17 @@ def _figure5(runs: pd.DataFrame) -> Claim:
 
 
 def _defenses(mnist: pd.DataFrame) -> Iterator[Claim]:
-    dense = chosen(mnist, top___target_=DENSE, attack___target_=WORKS, attack__gamma=10)
-    rate = "defenses.sparsification.drop_rate"
-    noisy = chosen(dense, defenses__noise__distribution="gaussian")
-    noisy = noisy[noisy[rate].isna()]
-    sparse = dense[dense["defenses.noise.variance"].isna()]
-    clipped = chosen(sparse, defenses__clipping__max_norm=0.5)
+    dense = chosen(mnist, top=DENSE, attack=WORKS, gamma=10)
+    noisy = chosen(dense, noise="gaussian", clipping=None, rate=None)
+    sparse = chosen(dense, variance=None, clipping=None)
+    clipped = chosen(dense, clipping=0.5, variance=None, rate=None)
     rows = (
         ("Fig. 6: noise of variance 0.05 alleviates the backdoor",
-         chosen(noisy, defenses__noise__variance=0.001),
-         chosen(noisy, defenses__noise__variance=0.05), "fig6"),
+         chosen(noisy, variance=0.001),
+         chosen(noisy, variance=0.05), "fig6"),
         ("Fig. 7: sparsification mitigates it without hurting the main task",
-         chosen(sparse, defenses__sparsification__drop_rate=0.5),
-         chosen(sparse, defenses__sparsification__drop_rate=0.99), "fig7"),
+         chosen(sparse, rate=0.5),
+         chosen(sparse, rate=0.99), "fig7"),
     )  # fmt: skip
     for where, weak, strong, figure in rows:
         cost = 100 * (weak["main_accuracy"].mean() - strong["main_accuracy"].mean())
@@ -149,7 +155,7 @@ def _defenses(mnist: pd.DataFrame) -> Iterator[Claim]:
             command=f"vertical_{figure}_mnist",
         )  # fmt: skip
         yield from _full_files(f"{where}, on NUS-WIDE", "yes", figure)
-    noise = chosen(noisy, defenses__noise__variance=0.05)
+    noise = chosen(noisy, variance=0.05)
     yield judged(
         "6.3: clipping is not as effective as noise", "yes",
         f"attack success {spread(clipped['attack_success_rate'])} % with clipping, "

@@ -12,6 +12,7 @@ PAPERS = {
     "cao2019": {
         "claims": lambda table: markdown(cao2019.claims(table)),
         "readings": cao2019.readings,
+        "choices": cao2019.choices,
     },
     "liu2020": {"claims": lambda table: markdown(liu2020.claims(table))},
 }
