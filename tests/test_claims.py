@@ -108,6 +108,14 @@ def test_a_paper_that_is_wrong_is_not_reproduced() -> None:
     assert {claim.verdict for claim in found} == {NOT}
 
 
+def test_two_values_of_s_show_growth_and_no_line() -> None:
+    runs = as_the_paper_says()
+    ends = runs[runs["attack.poisoned_samples"].isin([300, 500])]
+    found = [claim for claim in cao2019.claims(ends) if "linearly" in claim.where]
+    assert [claim.verdict for claim in found] == [TREND] * 2
+    assert found[0].reason == "two values of S can show growth, but no line"
+
+
 @pytest.mark.parametrize("paper", [cao2019, liu2020])
 def test_without_runs_every_claim_stands_with_a_reason(paper: Any) -> None:
     nothing = pd.DataFrame(columns=COLUMNS)

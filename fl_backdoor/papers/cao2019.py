@@ -222,15 +222,19 @@ def _propositions(runs: pd.DataFrame, goal: int) -> Iterator[Claim]:
     )
     for words, test, unit in tests:
         found = test(runs)
-        curve = bend(runs) if test is proposition1 else None
-        straight = curve is None or 2 * min(curve.p, 1 - curve.p) > ALPHA
+        curve = bend(runs)
+        holds = None if found is None else _sure(found)
+        reason = f"both p below {ALPHA} count"
+        if test is proposition1 and curve is None:
+            holds, reason = False, "two values of S can show growth, but no line"
+        elif test is proposition1 and curve is not None:
+            holds = holds and 2 * min(curve.p, 1 - curve.p) > ALPHA
+            reason += ", and no bend"
         yield judged(
             f"Proposition {words}, goal {goal}", "yes",
-            "-" if found is None else _effect(found, unit), seeds(runs),
-            holds=None if found is None else _sure(found) and straight,
+            "-" if found is None else _effect(found, unit), seeds(runs), holds=holds,
             trend=found is not None and found.slope > found.stderr,
-            reason=f"both p below {ALPHA} count" + (", and no bend" if curve else ""),
-            command="cao_grid",
+            reason=reason, command="cao_grid",
         )  # fmt: skip
 
 

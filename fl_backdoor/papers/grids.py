@@ -30,7 +30,13 @@ OPEN = (
 """Choices that Cao et al. leave open: key, value, minutes."""
 
 ROWS = {"seed": "0", "dataset.source": "bundled", "num_epochs": "2"}
-STAND_IN = {"seed": "0", "dataset.source": "synthetic", "num_epochs": "2"}
+STAND_IN = {
+    "seed": "0",
+    "dataset.source": "synthetic",
+    "dataset.train_rows": "6000",
+    "dataset.test_rows": "4000",
+    "num_epochs": "2",
+}
 
 THREE_SEEDS = {"seed": "range(3)"}
 WORKS = {"attack": "localized_replacement"}
