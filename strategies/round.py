@@ -186,6 +186,13 @@ class Round:
             other.replies = tuple(self.replies[row] for row in rows)
         return other
 
+    def release(self) -> None:
+        """Let go of the models, by far the largest part; distances that are measured stay."""
+        self.__dict__.pop("updates", None)
+        if "distances" in self.__dict__:
+            self.distances.release()
+        del self.models, self.statistics
+
     def predict(
         self,
         model: NDArray[np.floating],
@@ -226,7 +233,7 @@ class Outcome:
     Attributes
     ----------
     model : array of shape (p,) or None
-        The new parameters; None keeps the global model.
+        The new parameters, which a strategy around may overwrite; None keeps the global model.
     votes : array of shape (n,) or None
         The vote that each row got, of any scale; 0: dropped. None: the rule neither selects nor
         weights, so that statistics are averaged by the votes that clients have.
@@ -257,17 +264,18 @@ def whole_model(outcome: Outcome, round: Round, votes: NDArray[np.float64]) -> A
     outcome : Outcome
         With a model.
     round : Round
-        What it was made of, as it came.
+        What it was made of, as it came; its matrix is let go of.
     votes : array of shape (n,)
         By which statistics and counters are averaged; integers are rounded.
     """
     assert outcome.model is not None
     layout, shares = round.layout, round.shares(votes)
     statistics = weighted_sum(round.statistics, shares, round.order)
-    new = dict(layout.arrays(outcome.model, statistics))
     kept = np.flatnonzero(shares)
-    for name in layout.counters:
-        counts = [round.replies[i].values[name] for i in kept]
+    counted = {name: [round.replies[i].values[name] for i in kept] for name in layout.counters}
+    round.release()
+    new = dict(layout.arrays(outcome.model, statistics))
+    for name, counts in counted.items():
         new[name] = to_array(np.tensordot(shares[kept], counts, axes=1), counts[0].dtype)
     new |= outcome.rest or {}
     if not all(has_finite_norm(decode(a)) for a in new.values() if is_floating(a)):

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from fl_backdoor.config import build, conf_directory
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.strategy import _check_rule
-from strategies import Robust
+from strategies import Outcome, Robust, Round
 
 NAMES = sorted(path.stem for path in (conf_directory() / "strategy").glob("*.yaml"))
 CLIENTS = 11
@@ -236,6 +236,32 @@ def test_memory_makes_a_resumed_strategy_go_on_to_the_same_bits(server) -> None:
     for number in (3, 4):
         two, _ = resumed.round(two, models(number), number=number)
     assert same(one, two)
+
+
+def test_what_a_rule_returns_is_nobody_elses(server, monkeypatch) -> None:
+    """A strategy around may overwrite it."""
+    one, seen = server(), []
+
+    def spied(part: Robust) -> Callable[[Round], Outcome]:
+        aggregate = part.aggregate
+
+        def spy(round: Round) -> Outcome:
+            outcome = aggregate(round)
+            held = (round.models, round.center, *part.memory.values())
+            assert outcome.model is None or not any(
+                np.shares_memory(outcome.model, a) for a in held
+            )
+            seen.append(part)
+            return outcome
+
+        return spy
+
+    for part in parts(one.strategy):
+        monkeypatch.setattr(part, "aggregate", spied(part))
+    sent = models(9)[5]
+    for number in (1, 2):
+        sent, _ = one.round(sent, models(number), number=number)
+    assert len(seen) == 2 * len(parts(one.strategy))
 
 
 def test_memory_beside_the_replies_stays_within_a_quarter_of_them_and_one_matrix(

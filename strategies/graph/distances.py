@@ -33,7 +33,8 @@ def distance(first: NDArray[np.floating], second: NDArray[np.floating]) -> float
 
     Not ``numpy.linalg.norm``: its last bits depend on the number of threads.
     """
-    return float(np.sqrt(np.sum(np.square(np.subtract(first, second, dtype=np.float64)))))
+    difference = np.subtract(first, second, dtype=np.float64)
+    return float(np.sqrt(np.sum(np.square(difference, out=difference))))
 
 
 class PairwiseDistances:
@@ -112,6 +113,10 @@ class PairwiseDistances:
         edges: NDArray[np.bool_] = self.matrix < threshold
         np.fill_diagonal(edges, False)
         return edges
+
+    def release(self) -> None:
+        """Let go of the models: `matrix` stays, `below` is not to be asked any more."""
+        del self._models
 
     def _measure(self, rows: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         """Set the distances among `rows`; return the clusters in it that need a nearer centre."""

@@ -18,6 +18,9 @@ from ..checks import is_finite_number
 from ..round import Outcome, Round
 from ..wrapper import Wrapper
 
+_BLOCK = 2**16
+"""Coordinates at a time: noise takes no memory of a model's size."""
+
 
 def add_noise(
     model: NDArray[np.floating], stddev: float, rng: np.random.Generator
@@ -83,8 +86,11 @@ class GaussianNoise(Wrapper):
         outcome = self.inner.aggregate(round)
         if outcome.model is not None:
             entropy = None if self.seed is None else [self.seed, round.number]
-            # On the model in the precision that it would be sent in.
-            model = outcome.model.astype(round.models.dtype)
-            outcome.model = add_noise(model, self.stddev, np.random.default_rng(entropy))
+            model, rng = outcome.model, np.random.default_rng(entropy)
+            for start in range(0, len(model), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                # On the model in the precision that it would be sent in.
+                sent = model[block].astype(round.models.dtype)
+                model[block] = add_noise(sent, self.stddev, rng)
             outcome.notes["noise-stddev"] = float(self.stddev)
         return outcome

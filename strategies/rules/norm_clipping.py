@@ -33,11 +33,13 @@ def clip(
     max_norm : float
         M, the clipping norm.
     """
-    updates = models - center.astype(np.float64)
-    norms = np.linalg.norm(updates, axis=-1, keepdims=True)
+    updates: NDArray[np.float64] = np.subtract(models, center, dtype=np.float64)
+    norms = np.sqrt(np.square(updates, out=updates).sum(axis=-1, keepdims=True))
     factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
-    clipped: NDArray[np.float64] = center + updates * factors
-    return clipped
+    np.subtract(models, center, out=updates, dtype=np.float64)  # squared: of no other copy
+    updates *= factors
+    updates += center
+    return updates
 
 
 class NormClipping(Wrapper):

@@ -86,13 +86,13 @@ class ServerOptimizer(Wrapper):
         """Aggregate as the strategy inside, and step along the difference."""
         outcome = self.inner.aggregate(round)
         if outcome.model is not None:
-            aggregate, center, size = outcome.model, round.center, len(outcome.model)
+            model, center, size = outcome.model, round.center, len(outcome.model)
             known = {name: kept for name, kept in self.memory.items() if kept.shape == (size,)}
-            model, memory = np.empty(size), dict[str, NDArray[np.floating]]()
+            memory: dict[str, NDArray[np.floating]] = {}
             for start in range(0, size, _BLOCK):
                 block = slice(start, start + _BLOCK)
                 past = {name: kept[block] for name, kept in known.items()}
-                step, kept = self.step(aggregate[block] - center[block], past)
+                step, kept = self.step(model[block] - center[block], past)
                 model[block] = center[block] + self.learning_rate * step
                 for name, values in kept.items():
                     # As large as models are, and so in their precision.
@@ -100,7 +100,6 @@ class ServerOptimizer(Wrapper):
                         memory[name] = np.empty(size, round.models.dtype)
                     with np.errstate(over="ignore"):
                         memory[name][block] = values
-            outcome.model = model
             if np.isfinite(model).all():  # or else the model stays, and so does this
                 self.memory |= memory
         return outcome
