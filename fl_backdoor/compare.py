@@ -24,9 +24,10 @@ from strategies.checks import line as short_line
 
 from .config import fail
 from .errors import UserError
+from .measure.caveats import caveats
 from .measure.figures import new_axes, save_figure
 from .measure.measures import Measure, compared, drawn
-from .measure.runs import EARLY, EPOCHS, Run, collect, failed, find, frame, read_epochs
+from .measure.runs import EARLY, EPOCHS, RUN, Run, collect, failed, find, frame, read_epochs
 from .measure.settings import NOTHING, differing, distinct, numerically
 from .screen import WIDE, Screen, counted
 
@@ -133,8 +134,10 @@ def draw_poisoned(groups: pd.DataFrame, path: Path) -> None:
     lines = []
     for name, points in rates.groupby(others) if others else [(("all",), rates)]:
         points = points.sort_values(POISONED)
-        error = 100 * points["std"].fillna(0)
-        line = axes.errorbar(points[POISONED], 100 * points["mean"], error, marker="o", capsize=3)
+        deviation = 100 * points["std"].fillna(0)
+        line = axes.errorbar(
+            points[POISONED], 100 * points["mean"], deviation, marker="o", capsize=3
+        )
         lines.append((_label(name), line))
     axes.set(xlabel="poisoned samples S", ylabel="attack success rate (%)")
     axes.grid(alpha=0.3)
@@ -203,6 +206,10 @@ def show(folders: list[Path], console: Console) -> None:
     if unfinished:
         are = "run is" if len(unfinished) == 1 else "runs are"
         say(f"{len(unfinished)} {are} unfinished: {' '.join(map(str, unfinished))}")
+    counting = set(runs[RUN])
+    lines = caveats([run for run in ended if str(run.path) in counting])
+    for text in ["What this does not show:"] * bool(lines) + lines:
+        console.print(text)
     if POISONED in groups.index.names:
         figure = folders[0] / "attack_success.png"
         draw_poisoned(groups, figure)

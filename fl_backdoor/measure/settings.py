@@ -95,11 +95,12 @@ def numerically(value: object) -> tuple[float, str]:
 def _differs(runs: pd.DataFrame, key: str) -> bool:
     values = runs[key]
     if values.nunique() != 1:
-        return values.nunique() > 1
+        return bool(values.nunique() > 1)
     if said(key) or values.notna().all():
         return False
     parts = key.removesuffix("._target_").split(".")
     above = [".".join([*parts[:end], "_target_"]) for end in range(1, len(parts))]
     classes = [PROTOCOL, *(name for name in above if name in runs.columns)]
     told = values.notna().groupby([runs[name].fillna(NOTHING) for name in classes])
-    return bool(told.nunique().max() > 1)
+    most: int = told.nunique().max()
+    return most > 1
