@@ -207,7 +207,7 @@ def show(folders: list[Path], console: Console) -> None:
         are = "run is" if len(unfinished) == 1 else "runs are"
         say(f"{len(unfinished)} {are} unfinished: {' '.join(map(str, unfinished))}")
     counting = set(runs[RUN])
-    lines = caveats([run for run in ended if str(run.path) in counting])
+    lines = caveats([run for run in ended if run.name in counting])
     for text in ["What this does not show:"] * bool(lines) + lines:
         console.print(text)
     if POISONED in groups.index.names:

@@ -55,14 +55,14 @@ def find(folders: list[Path]) -> tuple[list[Path], list[Path]]:
     unfinished: dict[Path, Path] = {}
     for folder in folders:
         try:
-            found = list(_runs(folder))
+            found = list(begun(folder))
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
         own = [path for path, has_ended in found if has_ended]
         others = {path.resolve(): path for path, has_ended in found if not has_ended}
         if not own:
-            begun = f", {len(others)} unfinished" if others else ""
-            raise UserError(f"{folder}: no ended run ({SUMMARY} or {ERROR}) below{begun}")
+            rest = f", {len(others)} unfinished" if others else ""
+            raise UserError(f"{folder}: no ended run ({SUMMARY} or {ERROR}) below{rest}")
         ended += own
         unfinished |= others
     return ended, list(unfinished.values())
@@ -116,6 +116,11 @@ class Run:
         return cls(path, config, {}, _reason(path / ERROR))
 
     @property
+    def name(self) -> str:
+        """Its directory, in characters that tables can hold."""
+        return _short(RUN, self.path)
+
+    @property
     def unit(self) -> str:
         """What a row is of: an epoch of a vertical run, or a round."""
         return "epoch" if "num_epochs" in self.config else "round"
@@ -137,7 +142,7 @@ class Run:
     def columns(self) -> Row:
         """Return its row in a table of runs: configuration, data, versions and measures."""
         row: Row = {key: _short(key, value) for key, value in self.config.items()}
-        row[RUN] = str(self.path)
+        row[RUN] = self.name
         row[PROTOCOL] = "vertical" if self.unit == "epoch" else "horizontal"
         row[TWIN] = str(self.path.resolve().name == TWIN)
         row[EARLY] = int(bool(self.error))
@@ -233,7 +238,7 @@ def read_epochs(path: Path) -> list[Row]:
     return rows
 
 
-def _runs(folder: Path) -> Iterator[tuple[Path, bool]]:
+def begun(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Yield the runs in and below a folder, and whether they ended; links are followed once."""
     seen: set[Path] = set()
     for name, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
@@ -280,7 +285,18 @@ def _checked(path: Path) -> Summary:
         raise _broken(path, f"of format {number!r:.40}, of which this version reads {FORMAT}")
     if summary.get("main_accuracy") is None:
         raise _broken(path, "no main_accuracy")
-    return summary
+    return _older(summary) | summary
+
+
+def _older(summary: Summary) -> Summary:
+    """Return the measures that follow from others, which older runs have not kept."""
+    keys = ("attack_success_rate", "attack_success_floor", "main_accuracy_twin", "main_accuracy")
+    rate, floor, twin, accuracy = (summary.get(key) for key in keys)
+    if rate is not None and floor is not None:
+        return {"attack_success_above_floor": rate - floor}
+    if rate is None and floor is None and twin is not None and accuracy is not None:
+        return {"damage": twin - accuracy}  # of an untargeted attack
+    return {}
 
 
 def _broken(path: Path, reason: object) -> UserError:
