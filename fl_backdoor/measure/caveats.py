@@ -276,7 +276,8 @@ def _rows(run: Run) -> list[Row]:
 def _line(start: str, hits: Sequence[Run], runs: Sequence[Run], end: str = "") -> str:
     if not hits:
         return ""
-    count = "" if len(runs) == 1 else f" in {len(hits)} of {len(runs)} runs"
+    some = f"all {len(runs)}" if len(hits) == len(runs) else f"{len(hits)} of {len(runs)}"
+    count = "" if len(runs) == 1 else f" in {some} runs"
     names = dict.fromkeys(f"{defense(run)} x {attack(run)}" for run in hits)
     which = f" ({', '.join(names)})" if len(names) <= 3 and len(hits) < len(runs) else ""
     return f"{start}{count}{which}{': ' * bool(end)}{end}."

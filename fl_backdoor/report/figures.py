@@ -12,7 +12,7 @@ import pandas as pd
 from ..measure.figures import new_axes, save_figure
 from ..measure.measures import Measure, drawn
 from ..measure.runs import RUN
-from .matrix import ATTACK, DEFENSE, Estimate, Matrix, Section
+from .matrix import ATTACK, DEFENSE, Estimate, Matrix, Section, in_order
 
 STYLES: Final = ("-", "--", "-.", ":")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
@@ -67,6 +67,7 @@ def _success(matrix: Matrix) -> Any:
         )  # fmt: skip
     axes.axhline(0, color="black", lw=0.8)
     axes.axhline(100 * matrix.kind.beaten, color="black", lw=0.8, ls=":")
+    axes.set_xlim(-0.5, len(matrix.attacks) - 0.5)
     labels = [fill(name, 22) for name in matrix.attacks]
     axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0)
     unit = "%" if matrix.kind.measure == "attack_success_rate" else "points"
@@ -78,8 +79,7 @@ def _success(matrix: Matrix) -> Any:
 
 def _curves(rows: pd.DataFrame, measure: Measure, unit: str) -> Any:
     """Draw a measure over rounds: a panel an attack, a line a defense."""
-    attacks = sorted(rows[ATTACK].unique())[:MOST_PANELS]
-    defenses = list(dict.fromkeys(rows[DEFENSE]))
+    attacks, defenses = in_order(rows[ATTACK])[:MOST_PANELS], in_order(rows[DEFENSE])
     columns = min(3, len(attacks))
     high = -(-len(attacks) // columns)
     figure, panels = new_axes(4.2 * columns + 1.8, 3.0 * high + 0.4, rows=high, columns=columns)

@@ -1,7 +1,7 @@
 """The matrix of attacks and defenses: what each cell has, and each defense's worst case."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -48,9 +48,7 @@ TARGETED: Final = Kind(
     "targeted", "attack_success_above_floor", "attack success above its floor", 0.2
 )
 NO_FLOOR: Final = Kind("targeted", "attack_success_rate", "attack success (no floor)", 0.2)
-UNTARGETED: Final = Kind(
-    "untargeted", "damage", "damage: the clean twin's accuracy minus this", 0.1
-)
+UNTARGETED: Final = Kind("untargeted", "damage", "accuracy that the clean twin has more", 0.1)
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,12 @@ class Estimate:
         if self.std is None:
             return None
         return float(t.ppf(0.975, self.seeds - 1)) * self.std / math.sqrt(self.seeds)
+
+    def overlaps(self, other: "Estimate") -> bool:
+        """Tell whether its 95 % interval and another one have a point in common."""
+        if self.half is None or other.half is None or self.mean is None or other.mean is None:
+            return False
+        return abs(self.mean - other.mean) <= self.half + other.half
 
     def text(self, sign: str = "") -> str:
         """Write it in percent or points."""
@@ -143,6 +147,8 @@ class Matrix:
         if not whole:
             return f"Against {self.kind.name} attacks no defense has been tried with all of them."
         best, (attack, estimate) = min(whole.items(), key=lambda item: item[1][1].mean or 0.0)
+        near = [d for d, (_, other) in whole.items() if d != best and estimate.overlaps(other)]
+        tied = f"; 95 % intervals overlap with {', '.join(near)}" if near else ""
         lost = {a: sum(self.beaten(d, a) for d in self.defenses) for a in self.attacks}
         strongest = max(lost, key=lambda a: (lost[a], self._mean(a)))
         points = f"{100 * self.kind.beaten:.0f} points"
@@ -154,7 +160,7 @@ class Matrix:
         but = f" Not ranked, as runs are missing: {', '.join(left)}." if left else ""
         return (
             f"Against {self.kind.name} attacks the best defense by its worst attack is {best} "
-            f"({attack}: {estimate.text('+')} points); {beats}.{but}"
+            f"({attack}: {estimate.text('+')} points{tied}); {beats}.{but}"
         )
 
     def _mean(self, attack: str) -> float:
@@ -221,9 +227,9 @@ def _section(reason: dict[str, str], part: pd.DataFrame) -> Section:
     for axis, starts in AXES.items():
         own = [k for k in keys if k.startswith(starts) and not k.endswith("_target_")]
         part[axis] = [_label(part, axis, own, row) for _, row in part.iterrows()]
-    attacks = sorted(set(part[ATTACK]) - {NO_ATTACK}, key=_order)
-    defenses = sorted(set(part[DEFENSE]), key=lambda name: (name != "FedAvg", _order(name)))
-    by = {pair: runs for pair, runs in part.groupby([DEFENSE, ATTACK], sort=False)}
+    attacks = [name for name in in_order(part[ATTACK]) if name != NO_ATTACK]
+    defenses = in_order(part[DEFENSE])
+    by = dict(iter(part.groupby([DEFENSE, ATTACK], sort=False)))
     aims = ["attack_success_rate", "attack_success_floor"]
     aimed = {a for a in attacks if part.loc[part[ATTACK] == a, aims].notna().any(axis=None)}
     floors = part.loc[part[ATTACK].isin(aimed), TARGETED.measure].notna().any()
@@ -241,7 +247,7 @@ def _section(reason: dict[str, str], part: pd.DataFrame) -> Section:
 
 
 def _label(part: pd.DataFrame, axis: str, keys: Sequence[str], row: "pd.Series[Any]") -> str:
-    """Name an attack or defense by its class, and by the keys in which those of the class differ."""
+    """Name an attack or defense by its class, and the keys in which those of the class differ."""
     alike = part[part[axis] == row[axis]]
     own = [key for key in keys if alike[key].nunique(dropna=False) > 1]
     return " ".join([row[axis], *(f"{_leaf(key)}={row[key]}" for key in own)])
@@ -268,5 +274,11 @@ def _named(run: Run) -> str:
     return str(run.config.get("strategy._target_", name)).rpartition(".")[2]
 
 
-def _order(name: str) -> list[tuple[float, str]]:
-    return [numerically(part.rpartition("=")[2]) for part in name.split(" ")]
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return different names, the plain average first, then by their letters and numbers."""
+
+    def place(name: str) -> tuple[bool, str, list[tuple[float, str]]]:
+        own = [numerically(part.rpartition("=")[2]) for part in name.split(" ")[1:]]
+        return name not in ("FedAvg", UNDEFENDED), name.partition(" ")[0], own
+
+    return sorted(set(names), key=place)

@@ -72,7 +72,7 @@ def written(
         "skipped": skipped,
         "again": again,
     }
-    bare = template.render(**content, figures=[[] for _ in parts])
+    bare = template.render(**content, figures=_embedded(figures, 0))
     return template.render(**content, figures=_embedded(figures, LARGEST - len(bare.encode())))
 
 
@@ -98,7 +98,7 @@ def _names(parts: Sequence[Section], axis: str, what: str) -> str:
 
 def _section(part: Section, lines: list[str], *, more: bool) -> dict[str, Any]:
     return {
-        "reason": ", ".join(f"{key}={value}" for key, value in part.reason.items()),
+        "reason": {key: _shortened(value) for key, value in part.reason.items()},
         "apart": more,
         "answers": [matrix.answer() for matrix in part.matrices],
         "matrices": [_matrix(matrix) for matrix in part.matrices],
@@ -106,6 +106,10 @@ def _section(part: Section, lines: list[str], *, more: bool) -> dict[str, Any]:
         "caveats": lines,
         "settings": _settings(part),
     }
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= 48 else f"{value[:47]}…"
 
 
 def _matrix(matrix: Matrix) -> dict[str, Any]:
@@ -190,7 +194,7 @@ def _run(row: "pd.Series[Any]") -> dict[str, Any]:
 
 def _counted(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, int]]:
     """Return the different values of some columns as one text each, and how many runs have it."""
-    own = table.reindex(columns=list(keys)).fillna("-").astype(str)
+    own = table.reindex(columns=list(keys)).astype(object).fillna("-").astype(str)
     words = [
         " ".join(f"{k.removeprefix('versions.')} {row[k]}" for k in keys)
         for _, row in own.iterrows()
@@ -206,7 +210,9 @@ def _embedded(figures: Sequence[Figures], room: int) -> Iterable[list[tuple[str,
         found.append([])
         for path, what in some:
             image = f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
-            size = len(image) + len(what) + 200
-            room -= size if size <= room else 0
-            found[-1].append((image if size <= room + size else "", path.name, what))
+            if len(image) <= room:
+                room -= len(image)
+            else:
+                image = ""
+            found[-1].append((image, path.name, what))
     return found
