@@ -278,7 +278,19 @@ def test_settings_of_an_attack_and_of_a_defense_are_axes(tmp_path: Path) -> None
     assert two.matrices[0].attacks == ["LabelFlipping"]
     for part in (one, two):  # nobody attacks in either
         assert NO_ATTACK in set(part.table["attack"])
-        assert part.matrices[0].clean["Krum"].runs == 1
+        name, cell = part.matrices[0].clean["Krum"]
+        assert (name, cell.runs) == ("Krum", 1)
+
+
+def test_a_rule_that_is_told_of_nobody_is_named_so(tmp_path: Path) -> None:
+    planted(tmp_path / "attacked")
+    strategy = {**CONFIG["strategy"], "num_malicious": 0}
+    config = {"attack": {"_target_": "x.NoAttack"}, "strategy": strategy}
+    planted(tmp_path / "clean", config, {"attackers": []})
+    [part] = parts(tmp_path)
+    [matrix] = part.matrices
+    assert matrix.defenses == ["Krum num_malicious=2"]
+    assert matrix.clean["Krum num_malicious=2"][0] == "Krum num_malicious=0"
 
 
 def test_worst_cases_of_targeted_and_untargeted_attacks_stay_apart(tmp_path: Path) -> None:

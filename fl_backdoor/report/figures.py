@@ -16,6 +16,7 @@ from .matrix import ATTACK, DEFENSE, Estimate, Matrix, Section, in_order
 
 STYLES: Final = ("-", "--", "-.", ":")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+SHOWN: Final = ": mean over seeds, and its 95 % interval where there are several"
 MOST_PANELS: Final = 24
 """Attacks that are drawn; the tables have them all."""
 
@@ -40,14 +41,14 @@ def draw_section(section: Section, rows: pd.DataFrame, place: Path) -> list[tupl
     found = []
     for matrix in section.matrices:
         path = place.with_name(f"{place.name}-{matrix.kind.name}")
-        found.append((_save(_success(matrix), path), f"{matrix.kind.title}, by attack and defense"))
+        found.append((_save(_success(matrix), path), f"{matrix.kind.title}{SHOWN}"))
     own = rows.merge(section.table[[RUN, ATTACK, DEFENSE]], on=RUN)
     for unit, part in own.groupby("unit"):
         for measure in drawn(str(unit)):
             if measure.name in part and part[measure.name].notna().any():
                 path = place.with_name(f"{place.name}-{measure.name}".replace("_", "-"))
                 figure = _curves(part, measure, str(unit))
-                found.append((_save(figure, path), f"{measure.title.strip()} over {unit}s"))
+                found.append((_save(figure, path), f"{measure.title.strip()} by {unit}{SHOWN}"))
     return found
 
 
@@ -79,15 +80,16 @@ def _success(matrix: Matrix) -> Any:
 
 def _curves(rows: pd.DataFrame, measure: Measure, unit: str) -> Any:
     """Draw a measure over rounds: a panel an attack, a line a defense."""
+    rows = rows[rows[measure.name].notna()]
     attacks, defenses = in_order(rows[ATTACK])[:MOST_PANELS], in_order(rows[DEFENSE])
-    columns = min(3, len(attacks))
+    columns = min(2, len(attacks))
     high = -(-len(attacks) // columns)
-    figure, panels = new_axes(4.2 * columns + 1.8, 3.0 * high + 0.4, rows=high, columns=columns)
+    figure, panels = new_axes(4.8 * columns + 0.4, 3.0 * high + 0.8, rows=high, columns=columns)
     panels = np.atleast_1d(panels).ravel()
     for axes, attack in zip(panels, attacks, strict=False):
         for name, look in zip(defenses, _looks(len(defenses)), strict=True):
             own = rows[(rows[ATTACK] == attack) & (rows[DEFENSE] == name)]
-            if not len(own) or own[measure.name].isna().all():
+            if not len(own):
                 continue
             numbers, estimates = over_rounds(own, measure.name)
             mean = np.array([np.nan if e.mean is None else 100 * e.mean for e in estimates])
@@ -130,10 +132,13 @@ def _legend(figure: Any, *panels: Any) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if named:
+        columns = 3 if len(panels) > 1 else 2
         labels = [fill(label, 28) for label in named]
-        figure.legend(named.values(), labels, loc="outside right center", fontsize=8)
-    rows = sum(label.count("\n") + 1 for label in named)
-    figure.set_figheight(max(figure.get_figheight(), 0.2 * rows + 0.5))
+        figure.legend(
+            named.values(), labels, loc="outside lower center", ncols=columns, fontsize=8
+        )
+        rows = -(-sum(label.count("\n") + 1 for label in labels) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * rows)
 
 
 def _save(figure: Any, place: Path) -> Path:

@@ -120,8 +120,8 @@ class Matrix:
     defenses: list[str]
     attacks: list[str]
     cells: dict[tuple[str, str], Cell]
-    clean: dict[str, Cell] = field(default_factory=dict)
-    """Of each defense where nobody attacks."""
+    clean: dict[str, tuple[str, Cell]] = field(default_factory=dict)
+    """Of each defense where nobody attacks: its name there, which may tell of no attackers."""
 
     def beaten(self, defense: str, attack: str) -> bool:
         """Tell whether an attack beats a defense."""
@@ -241,9 +241,18 @@ def _section(reason: dict[str, str], part: pd.DataFrame) -> Section:
         if own:
             there = [d for d in defenses if any((d, a) in by for a in own)]
             cells = {(d, a): _cell(by[d, a], kind) for d in there for a in own if (d, a) in by}
-            clean = {d: _cell(by[d, NO_ATTACK], kind) for d in there if (d, NO_ATTACK) in by}
+            clean = {d: (n, _cell(by[n, NO_ATTACK], kind)) for d in there if (n := _alone(d, by))}
             matrices.append(Matrix(kind, there, own, cells, clean))
     return Section(reason, part, matrices)
+
+
+def _alone(defense: str, by: Iterable[tuple[str, str]]) -> str:
+    """Name a defense's runs without an attack: its own, or all that there are of its class."""
+    names = [name for name, attack in by if attack == NO_ATTACK]
+    if defense in names:
+        return defense
+    alike = [name for name in names if name.partition(" ")[0] == defense.partition(" ")[0]]
+    return alike[0] if len(alike) == 1 else ""
 
 
 def _label(part: pd.DataFrame, axis: str, keys: Sequence[str], row: "pd.Series[Any]") -> str:

@@ -125,7 +125,8 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
         rows.append(
             {
                 "name": defense,
-                "clean": None if clean is None else clean.accuracy.text(),
+                "clean": None if clean is None else clean[1].accuracy.text(),
+                "alone": clean[0] if clean and clean[0] != defense else "",
                 "cells": cells,
                 "worst": None if worst is None else f"{worst[1].text('+')} by {worst[0]}",
                 "of": f"of {len(matrix.attacks) - len(untold)} of {len(matrix.attacks)} attacks"
