@@ -1,6 +1,6 @@
 """What a defense is a function of, and what it gives back."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,8 +12,9 @@ from flwr.app import ArrayRecord
 from flwr.supercore import log
 from numpy.typing import ArrayLike, NDArray
 
-from .graph.distances import PairwiseDistances, distance
+from .graph.distances import PairwiseDistances
 from .replies import Reply
+from .updates import Updates
 from .vectors import (
     Layout,
     content_order,
@@ -24,86 +25,6 @@ from .vectors import (
     to_array,
     weighted_sum,
 )
-
-_BLOCK_SIZE = 2**20
-"""Values in a block of updates."""
-
-
-class Updates:
-    """What clients changed, models - center in float64, of which only what is asked for is made.
-
-    ``updates[rows]`` and ``updates[rows, columns]`` are arrays. Stored whole it would be twice the
-    models; rounded to their float32 it would be another one than the models say.
-
-    Parameters
-    ----------
-    models : array of shape (n, p)
-        One row a client.
-    center : array of shape (p,)
-        The global model that they started from.
-    """
-
-    def __init__(self, models: NDArray[np.floating], center: NDArray[np.floating]) -> None:
-        self._models = models
-        self._center = center
-        self.shape = models.shape
-
-    def __len__(self) -> int:
-        return len(self._models)
-
-    def __getitem__(self, index: Any) -> NDArray[np.float64]:
-        rows, columns = index if isinstance(index, tuple) else (index, slice(None))
-        difference: NDArray[np.float64] = np.subtract(
-            self._models[rows][..., columns], self._center[columns], dtype=np.float64
-        )
-        return difference
-
-    def __matmul__(self, vector: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the inner product of each update with a vector of shape (p,), shape (n,)."""
-        products = np.zeros(len(self))
-        for columns, block in self.blocks():
-            products += block @ vector[columns]
-        return products
-
-    def blocks(
-        self, within: slice = slice(None), size: int = _BLOCK_SIZE
-    ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        """Yield columns, of some or all, and the updates of all clients there, shape (n, w).
-
-        A block holds ``size`` values at most, if a column does.
-        """
-        first, last, _ = within.indices(self.shape[1])
-        width = max(1, size // max(1, len(self)))
-        for start in range(first, last, width):
-            columns = slice(start, min(start + width, last))
-            yield columns, self[:, columns]
-
-    @cached_property
-    def cosines(self) -> NDArray[np.float64]:
-        """The cosine of each two updates, shape (n, n); 0 where one of them is 0."""
-        gram = np.zeros((len(self), len(self)))
-        for _, block in self.blocks():
-            gram += block @ block.T
-        return cosines(gram)
-
-    @cached_property
-    def norms(self) -> NDArray[np.float64]:
-        """The Euclidean norm of each update, shape (n,)."""
-        return np.array([distance(model, self._center) for model in self._models])
-
-
-def cosines(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the cosine of each two vectors, from -1 to 1; 0 where one of them is 0.
-
-    Parameters
-    ----------
-    gram : array of shape (n, n)
-        Their inner products.
-    """
-    norms = np.sqrt(np.diagonal(gram))
-    units = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-    bounded: NDArray[np.float64] = np.clip(units[:, np.newaxis] * gram * units, -1, 1)
-    return bounded
 
 
 @dataclass(eq=False, kw_only=True)
@@ -264,10 +185,20 @@ class Round:
         return np.asarray(self.run_model(arrays, inputs), dtype=np.float64)
 
     def root(self) -> NDArray[np.float64]:
-        """Return the update of shape (p,) that the server trained on its own root data."""
+        """Return the update of shape (p,) that the server trained on its own root data.
+
+        Raises
+        ------
+        ValueError
+            If it returned a model of other shapes.
+        """
         assert self.root_update is not None  # a rule that `needs` it is refused before
+        trained = decoded(self.root_update(self.number, self.sent))
+        if not all(trained[n].shape == s for n, s in self.layout.shapes.items() if n in trained):
+            raise ValueError("root_update returned a model of other shapes than was sent")
         row = np.zeros(self.layout.size)
-        self.layout.fill(row, decoded(self.root_update(self.number, self.sent)))
+        self.layout.fill(row, decoded(self.sent))  # what it does not return is as it was
+        self.layout.fill(row, trained)
         return row[self.layout.parameters] - self.center
 
 

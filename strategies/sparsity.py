@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from .round import Updates
+from .updates import Updates
 
 
 def smallest_kept(updates: Updates, sparsity: float) -> NDArray[np.float64]:

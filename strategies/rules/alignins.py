@@ -16,7 +16,8 @@ from ..checks import check_positive, check_share
 from ..graph.distances import distance
 from ..outliers import mz_scores
 from ..robust import Robust
-from ..round import Outcome, Round, Updates
+from ..round import Outcome, Round
+from ..updates import Updates
 from .norm_clipping import clip_factors
 
 
@@ -36,7 +37,8 @@ def sign_alignment(updates: Updates, k: int) -> NDArray[np.float64]:
     principal, rho = np.concatenate(signs), np.empty(len(updates))
     for i in range(len(updates)):
         update = updates[i]
-        top = np.argpartition(np.abs(update), -k)[-k:]
+        sizes = np.abs(update)
+        top = sizes >= np.partition(sizes, -k)[-k]
         rho[i] = np.mean(np.sign(update[top]) == principal[top])
     return rho
 
@@ -67,7 +69,7 @@ class AlignIns(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors and know the rule. *Assumes*
     nothing of their number; the proof bounds the gradients' variance among honest clients.
-    *Cost*: O(n d); the order of equal coordinates at the edge of the largest k is numpy's.
+    *Cost*: O(n d). Coordinates as large as the k-th largest count as well.
 
     In a round of one or two models, or where nobody is within both radii, the rule cannot act. As
     in the authors' code the radii themselves do not count as within, std is that of the

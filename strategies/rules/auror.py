@@ -16,13 +16,13 @@ from ..checks import check_count, check_positive, check_share
 from ..robust import Robust
 from ..round import Outcome, Round
 
+Vector = NDArray[np.float64]
+
 _BLOCK_SIZE = 2**17
 """Values that are sorted at a time: few enough for the processor's cache."""
 
 
-def minorities(
-    values: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def cuts(values: Vector) -> tuple[Vector, Vector, NDArray[np.intp]]:
     """Part each column in two by 2-means, exactly: on a line clusters are intervals.
 
     Parameters
@@ -34,21 +34,25 @@ def minorities(
     -------
     apart : array of shape (w,)
         Distance between the centers of the two clusters.
-    minority : array of shape (n, w)
-        Who is in the smaller one; nobody where both have as many.
+    cut : array of shape (w,)
+        The largest value of the lower cluster.
+    size : array of shape (w,)
+        Of the lower cluster.
     """
-    n = len(values)
-    order = np.argsort(values, axis=0, kind="stable")
-    sums = np.cumsum(np.take_along_axis(values, order, axis=0), axis=0)
-    left = np.arange(1, n)[:, np.newaxis]  # sizes of the lower cluster
-    centers = (sums[-1] - sums[:-1]) / (n - left) - sums[:-1] / left
+    n, features = len(values), np.arange(values.shape[1])
+    ordered = np.sort(values.T.copy())
+    sums = np.cumsum(ordered, axis=1)
+    left = np.arange(1, n)  # sizes of the lower cluster
+    centers = (sums[:, -1:] - sums[:, :-1]) / (n - left) - sums[:, :-1] / left
     # Least inertia within is most between the clusters.
-    best = (left * (n - left) * centers**2).argmax(axis=0)
-    size, places = best + 1, np.arange(n)[:, np.newaxis]
-    smaller = np.where(2 * size < n, places < size, (places >= size) & (2 * size > n))
-    minority = np.empty_like(smaller)
-    np.put_along_axis(minority, order, smaller, axis=0)
-    return np.take_along_axis(centers, best[np.newaxis], axis=0)[0], minority
+    best = (left * (n - left) * centers**2).argmax(axis=1)
+    return centers[features, best], ordered[features, best], best + 1
+
+
+def minority(values: Vector, cut: Vector, size: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Tell who is in the smaller cluster of each column, shape (n, w): nobody in equal halves."""
+    n, lower = len(values), values <= cut
+    return np.where(2 * size < n, lower, ~lower & (2 * size > n))
 
 
 class Auror(Robust):
@@ -112,13 +116,13 @@ class Auror(Robust):
         if n < 3:
             return Outcome.refuse(self, f"{n} valid models; a minority needs 3")
         known = self.memory.get("indicative", np.zeros(0, dtype=np.bool_))
+        settled = round.number > self.first_rounds and known.shape == (p,)
         found, counts = np.empty(p, dtype=np.bool_), np.zeros(n)
         for columns, block in round.updates.blocks(size=_BLOCK_SIZE):
-            apart, minority = minorities(block)
+            apart, cut, size = cuts(block)
             found[columns] = apart >= self.threshold
-            settled = round.number > self.first_rounds and known.shape == found.shape
-            indicative = (known if settled else found)[columns]
-            counts += minority[:, indicative].sum(axis=1)
+            own = (known if settled else found)[columns]
+            counts += minority(block[:, own], cut[own], size[own]).sum(axis=1)
         if not settled:
             known = self.memory["indicative"] = found
         votes = np.where(counts > self.part * known.sum(), 0, round.votes)

@@ -17,7 +17,8 @@ from scipy.special import softmax
 from ..checks import check_count, check_seed, check_share
 from ..clusters import hdbscan
 from ..robust import Robust
-from ..round import Outcome, Round, cosines
+from ..round import Outcome, Round
+from ..updates import cosines
 from .norm_clipping import clip_factors
 
 _SEEDS = 3
@@ -108,7 +109,7 @@ class DeepSight(Robust):
     *Threat model*: fewer than half of the clients plant backdoors, all or some of them with data
     less diverse than honest ones. *Assumes* that, and an output layer that is dense; knows neither
     the number of attackers nor data. *Cost*: O(n d), 3 N predictions of each model, four HDBSCANs
-    on n points.
+    on n points, by scikit-learn.
 
     Where the last layer is no matrix of P rows, P the width of what the model returns, or in a
     round of one or two models, the rule cannot act; nor where every cluster is rejected. Where the

@@ -16,15 +16,15 @@ from ..checks import check_positive, check_seed
 from ..clusters import hdbscan
 from ..robust import Robust
 from ..round import Outcome, Round
-from .gaussian_noise import add_noise
+from .gaussian_noise import perturb
 from .norm_clipping import clip_factors
 
 
 def admitted(cosines: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell the members of the majority cluster, shape (n,); nobody where there is none.
+    """Tell the members of the majority cluster, shape (n,).
 
-    HDBSCAN with ``min_cluster_size`` n/2 + 1, ``min_samples`` 1 and a single cluster allowed, of
-    which one exists at most.
+    HDBSCAN with ``min_cluster_size`` n/2 + 1, ``min_samples`` 1 and a single cluster allowed: the
+    first group of more than n/2 that single linkage finds as the distance grows.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ class FLAME(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors, with any scaling. *Assumes*
     nothing of their number or the data; the cluster holds more than half of the round's replies.
-    *Cost*: O(n^2 d), and HDBSCAN on n points.
+    *Cost*: O(n^2 d), and HDBSCAN on n points, by scikit-learn.
 
-    In a round of one or two models, or without a majority cluster, the rule cannot act.
+    In a round of one or two models the rule cannot act; in others there is a majority cluster.
 
     Algorithm 1 measures angles between the models W_i. What is said for it in section 4.2, that
     scaling an update does not help an attacker, holds for the angles between updates, which are
@@ -101,11 +101,10 @@ class FLAME(Robust):
         if n < 3:
             return Outcome.refuse(self, f"{n} valid models; a majority needs 3")
         votes = np.where(admitted(round.updates.cosines), round.votes, 0)
-        if not votes.any():
-            return Outcome.refuse(self, f"no majority cluster among {n} models", votes)
         bound = float(np.median(norms))
         sigma = self.noise_factor * bound
         entropy = None if self.seed is None else [self.seed, round.number]
         model = round.moved(round.shares(votes) * clip_factors(norms, bound))
         notes = {"clipping-norm": bound, "noise-stddev": sigma, "clipped": norms > bound}
-        return Outcome(add_noise(model, sigma, np.random.default_rng(entropy)), votes, notes)
+        perturb(model, round.models.dtype, sigma, np.random.default_rng(entropy))
+        return Outcome(model, votes, notes)

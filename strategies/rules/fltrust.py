@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..checks import check_positive
 from ..graph.distances import distance
 from ..robust import Robust
-from ..round import Outcome, Round, Updates
+from ..round import Outcome, Round
+from ..updates import Updates
 
 
 def trust_scores(updates: Updates, root: NDArray[np.float64]) -> NDArray[np.float64]:

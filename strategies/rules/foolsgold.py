@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..checks import check_positive
 from ..robust import Robust
-from ..round import Outcome, Round, cosines
+from ..round import Outcome, Round
+from ..updates import cosines
 
 _ROUNDING = 1e-12
 """What the cosine of two equal histories may lack to 1."""
@@ -81,7 +82,9 @@ class FoolsGold(Robust):
     memory by the place in the list, and Multi-Metrics' FoolsGold takes models for updates.
 
     *Known weaknesses*: IID clients look like sybils. A single attacker looks like nobody else, and
-    so has the largest weight; sybils that add noise or push different layers pass as well.
+    so has the largest weight; sybils that add noise or push different layers pass as well. Nothing
+    bounds the length of an update: where 4 of 20 boost a backdoor fivefold on digits it does not
+    take, but the accuracy falls from 87 % to about 40 % (``docs/data/bites_b.csv``).
     """
 
     exceptions: ClassVar[dict[str, str]] = {

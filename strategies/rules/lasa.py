@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ..checks import check_positive, is_finite_number
 from ..outliers import mz_scores
 from ..robust import Robust
-from ..round import Outcome, Round, Updates
+from ..round import Outcome, Round
 from ..sparsity import smallest_kept, sparsified
+from ..updates import Updates
 from .norm_clipping import clip_factors
 
 Vector = NDArray[np.float64]

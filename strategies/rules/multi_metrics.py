@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..checks import check_share
 from ..robust import Robust
-from ..round import Outcome, Round, Updates
+from ..round import Outcome, Round
+from ..updates import Updates
 
 
 def features(updates: Updates, center: NDArray[np.floating]) -> NDArray[np.float64]:
