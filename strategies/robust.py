@@ -75,6 +75,9 @@ class Robust(StandIn):
     needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
     """What the rule cannot do without: parameters, ``run_model``, ``noise``, ``root_update``."""
 
+    least_clients: ClassVar[int] = 1
+    """Of so many the rule can act in a round; fewer are refused by `check`."""
+
     wrapped = False
     """Whether another of these strategies stands around it, and warns of what both would."""
 
@@ -116,6 +119,11 @@ class Robust(StandIn):
         ValueError
             Naming the setting, its value and what is allowed.
         """
+        if num_clients < self.least_clients:
+            raise ValueError(
+                f"{type(self).__name__} of {num_clients} clients cannot act: allowed are "
+                f"{self.least_clients} or more"
+            )
 
     def remember(self) -> dict[str, NDArray[Any]]:
         """Return all that a resumed run must get back, by key."""

@@ -6,7 +6,7 @@ Paper: https://arxiv.org/abs/2503.07978
 """
 
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.supercore import log
@@ -81,6 +81,8 @@ class AlignIns(Robust):
     immense alignment widens std for the others.
     """
 
+    least_clients: ClassVar[int] = 3
+
     def __init__(
         self,
         sparsity: float = 0.3,
@@ -103,7 +105,7 @@ class AlignIns(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Inspect the directions, then clip and average."""
         n, updates = len(round), round.updates
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a majority needs 3")
         omega = direction_alignment(updates, round.center)
         rho = sign_alignment(updates, max(1, int(self.sparsity * updates.shape[1])))

@@ -6,7 +6,7 @@ Paper: https://doi.org/10.1145/2991079.2991125
 """
 
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.supercore import log
@@ -95,6 +95,8 @@ class Auror(Robust):
     there is no defense and no word. Of two equal halves nobody is a minority.
     """
 
+    least_clients: ClassVar[int] = 3
+
     def __init__(
         self, threshold: float, first_rounds: int = 10, part: float = 0.5, **arguments: Any
     ) -> None:
@@ -113,7 +115,7 @@ class Auror(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Find the indicative features, and leave out who is mostly in their minority."""
         n, p = round.updates.shape
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a minority needs 3")
         known = self.memory.get("indicative", np.zeros(0, dtype=np.bool_))
         settled = round.number > self.first_rounds and known.shape == (p,)

@@ -123,6 +123,7 @@ class DeepSight(Robust):
     diverse data and a mild trigger do not.
     """
 
+    least_clients: ClassVar[int] = 3
     needs: ClassVar[frozenset[str]] = frozenset({"parameters", "run_model", "noise"})
 
     def __init__(
@@ -147,7 +148,7 @@ class DeepSight(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Filter by clusters (section V-B), then clip and average (section V-C)."""
         n, norms = len(round), round.updates.norms
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a cluster among others needs 3")
         neurons = round.layout.neurons(round.updates[:, round.layout.last_layer])
         if neurons is None:

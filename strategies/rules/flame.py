@@ -78,6 +78,7 @@ class FLAME(Robust):
     alike, theirs join the cluster. 3DFed probes and evades it.
     """
 
+    least_clients: ClassVar[int] = 3
     exceptions: ClassVar[dict[str, str]] = {
         "identical replies": "noise is added to the aggregate (Algorithm 1, line 15)"
     }
@@ -98,7 +99,7 @@ class FLAME(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Filter, clip, average and add noise."""
         n, norms = len(round), round.updates.norms
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a majority needs 3")
         votes = np.where(admitted(round.updates.cosines), round.votes, 0)
         bound = float(np.median(norms))

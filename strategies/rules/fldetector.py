@@ -65,6 +65,7 @@ class FLDetector(Robust):
     first N + 2 rounds there is no defense.
     """
 
+    least_clients: ClassVar[int] = 3
     exceptions: ClassVar[dict[str, str]] = {
         "memory": "each client's last update predicts the next (Eq. 3)"
     }

@@ -69,6 +69,7 @@ class LASA(Robust):
     own may keep attackers, and of a bias of few entries the purity takes few values.
     """
 
+    least_clients: ClassVar[int] = 3
     exceptions: ClassVar[dict[str, str]] = {
         "identical replies": "the smallest coordinates of updates are set to 0 (section 4.1)"
     }
@@ -95,7 +96,7 @@ class LASA(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Filter and average layer by layer."""
         n, updates, layout = len(round), round.updates, round.layout
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a majority needs 3")
         factors = clip_factors(updates.norms, float(np.median(updates.norms)))
         least, kept = smallest_kept(updates, self.sparsity), 0
