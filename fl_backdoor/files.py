@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,10 @@ COMMAND = "command.json"
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
 DISTANCES = "distances.npy"
+UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
+"""Keys, or how they begin, that do not change a result: they may differ when a run is resumed."""
+FORMAT = 1
+"""Of the files of a run, said by its summary; a newer one is not read."""
 TWIN = "clean_twin"
 """Folder of a run's clean twin, a run directory of its own."""
 MEMORY = "strategy-{}.safetensors"
@@ -37,6 +41,18 @@ def write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+def keep_command(path: Path, arguments: Sequence[str]) -> None:
+    """Write what a run is started with, from here, beside what will be its results.
+
+    Nothing is written where a run has begun: a start that is refused changes nothing.
+    """
+    if (path / CONFIG).exists():
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    command = {"directory": str(Path.cwd()), "arguments": [*arguments]}
+    write(path / COMMAND, json.dumps(command, indent=2).encode())
 
 
 def add_line(path: Path, line: str) -> None:

@@ -143,6 +143,7 @@ class Epochs:
             "poisoned_rows": counts,
             "parties": self.experiment.nodes,
             "attack": {"_target_": "none"} if self.clean else config.attack,
+            "adaptive": federation.attack.adaptive and not self.clean,
             "defenses": config.defenses,
             "data": federation.data.description,
             "data_digest": federation.data.digest,

@@ -256,6 +256,7 @@ class Rounds:
         size = federation.cohort.size(config.num_clients)
         attackers = [] if self.clean else federation.attackers
         attack = federation.attack
+        adaptive = any(layer.adaptive for layer in attack.layers())
         knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
@@ -266,6 +267,7 @@ class Rounds:
             "strategy": config.strategy,
             "attack": config.attack,
             "model": config.model,
+            "adaptive": adaptive and not self.clean,
             **knows,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
