@@ -69,7 +69,8 @@ class AlignIns(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors and know the rule. *Assumes*
     nothing of their number; the proof bounds the gradients' variance among honest clients.
-    *Cost*: O(n d). Coordinates as large as the k-th largest count as well.
+    *Guarantee*: kappa-robustness with kappa = O(1 + m / (n - 2 m)) for m attackers. *Cost*: O(n d).
+    Coordinates as large as the k-th largest count as well.
 
     In a round of one or two models, or where nobody is within both radii, the rule cannot act. As
     in the authors' code the radii themselves do not count as within, std is that of the

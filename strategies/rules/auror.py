@@ -80,11 +80,12 @@ class Auror(Robust):
 
     Notes
     -----
-    *Threat model*: a minority of clients poisons its data from the start, all to one end.
-    *Assumes* IID data, so that honest clients change features alike; fewer than half malicious.
-    *Remembers* which features are indicative, one bit each. *Cost*: O(d n log n).
+    *Threat model*: a minority of clients poisons its data from the start, all to one end. *Assumes*
+    IID data, so that honest clients change features alike; fewer than half malicious. *Remembers*
+    which features are indicative, one bit each. *Guarantee*: none. *Cost*: O(d n log n).
 
-    Whoever is malicious in a round is left out of that round. Where no feature is indicative all
+    That features are looked for in the first rounds and then stay is FLPoison's reading. Whoever is
+    malicious in a round is left out of that round. Where no feature is indicative all
     are averaged: no attack is seen. In a round of one or two models the rule cannot act. All
     parameters are looked at, with the note ``indicative`` of how many. The paper has clients upload
     gradients of chosen parameters; models are meant to be read likewise. FLPoison looks at the

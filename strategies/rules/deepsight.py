@@ -80,6 +80,13 @@ def rejected(distances: Matrix, labels: NDArray[np.bool_], tau: float) -> NDArra
     return (parts >= tau)[inverse]
 
 
+def _probabilities(logits: Matrix) -> Matrix:
+    """Return the softmax; 0 where immense weights made logits that are no numbers."""
+    with np.errstate(invalid="ignore"):
+        probabilities: Matrix = np.nan_to_num(softmax(logits, axis=1))
+    return probabilities
+
+
 class DeepSight(Robust):
     """Reject clusters of models whose data seem homogeneous, clip the rest to the median norm.
 
@@ -108,8 +115,8 @@ class DeepSight(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors, all or some of them with data
     less diverse than honest ones. *Assumes* that, and an output layer that is dense; knows neither
-    the number of attackers nor data. *Cost*: O(n d), 3 N predictions of each model, four HDBSCANs
-    on n points, by scikit-learn.
+    the number of attackers nor data. *Guarantee*: none. *Cost*: O(n d), 3 N predictions of each
+    model, four HDBSCANs on n points, by scikit-learn.
 
     Where the last layer is no matrix of P rows, P the width of what the model returns, or in a
     round of one or two models, the rule cannot act; nor where every cluster is rejected. Where the
@@ -176,8 +183,8 @@ class DeepSight(Robust):
         rng, parts = np.random.default_rng(entropy), []
         for start in range(0, self.num_inputs, _BATCH):
             inputs = round.noise(min(_BATCH, self.num_inputs - start), rng)
-            known = np.maximum(softmax(round.predict(round.center, inputs), axis=1), _LEAST)
-            outputs = (softmax(round.predict(model, inputs), axis=1) for model in round.models)
+            known = np.maximum(_probabilities(round.predict(round.center, inputs)), _LEAST)
+            outputs = (_probabilities(round.predict(model, inputs)) for model in round.models)
             parts.append([(output / known).sum(axis=0) for output in outputs])
         differences: Matrix = np.sum(parts, axis=0) / self.num_inputs
         return differences

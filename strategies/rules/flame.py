@@ -63,7 +63,8 @@ class FLAME(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors, with any scaling. *Assumes*
     nothing of their number or the data; the cluster holds more than half of the round's replies.
-    *Cost*: O(n^2 d), and HDBSCAN on n points, by scikit-learn.
+    *Guarantee*: the noise that hides a backdoor is derived from differential privacy, with no bound
+    on the model. *Cost*: O(n^2 d), and HDBSCAN on n points, by scikit-learn.
 
     In a round of one or two models the rule cannot act; in others there is a majority cluster.
 

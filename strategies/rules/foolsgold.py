@@ -72,8 +72,8 @@ class FoolsGold(Robust):
     -----
     *Threat model*: sybils, any number of them, that share one goal; one honest client is enough.
     *Assumes* honest clients whose data differ from one another (non-IID); their number is not
-    assumed. *Remembers* the history of each client, as large as the output layer. *Cost*: O(n^2 w)
-    for an output layer of w parameters.
+    assumed. *Remembers* the history of each client, as large as the output layer. *Guarantee*:
+    none. *Cost*: O(n^2 w) for an output layer of w parameters.
 
     The features that the paper finds indicative are those of the output layer; here they all
     count alike. It sums the steps of single batches; where clients send models the average is

@@ -33,7 +33,7 @@ def features(updates: Updates, center: NDArray[np.floating]) -> NDArray[np.float
     for i, norm in enumerate(updates.norms):
         update = updates[i]
         dot = square + float(np.sum(w_0 * update))
-        length = np.sqrt(square * np.sum((w_0 + update) ** 2))
+        length = np.sqrt(square) * np.sqrt(np.sum((w_0 + update) ** 2))
         rows.append([np.abs(update).sum(), norm, dot / length if length else 0.0])
     return np.array(rows)
 
@@ -77,9 +77,9 @@ class MultiMetrics(Robust):
 
     Notes
     -----
-    *Threat model*: a minority of clients plants backdoors of any kind. *Assumes* that fewer than
-    1 - p of the clients are malicious, and the average of their metrics is that of the honest; any
-    distribution of data. *Cost*: O(n d).
+    *Threat model*: a minority of clients plants backdoors of any kind. *Assumes* that fewer than 1
+    - p of the clients are malicious, and the average of their metrics is that of the honest; any
+    distribution of data. *Guarantee*: none. *Cost*: O(n d).
 
     In a round of fewer than 4 models, or of fewer than 1/p, the rule cannot act: three metrics
     have no covariance.
