@@ -154,7 +154,8 @@ class Robust(StandIn):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Configure the round, and remember the model that the replies start from."""
-        self.check_needs()
+        if not self.wrapped:  # or else the one around has what is needed
+            self.check_needs()
         if server_round == 1 and not self.wrapped and "parameters" in self.all_needs():
             self._warn_of_statistics(arrays)
         messages = list(self._configure_train(server_round, arrays, config, grid))
