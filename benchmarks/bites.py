@@ -28,23 +28,33 @@ SETTING = (
 )  # fmt: skip
 
 ATTACKS = {
-    "backdoor x2": ("attack=backdoor", "attack.replacement=2"),
-    "backdoor x5": ("attack=backdoor", "attack.replacement=5"),
-    "ipm x5": ("attack=ipm", "attack.epsilon=5"),
+    "backdoor": ("attack=backdoor", "attack.replacement=5"),
+    "doubled": ("attack=backdoor", "attack.replacement=2"),
+    "ipm": ("attack=ipm", "attack.epsilon=5"),
+    "unscaled": ("attack=backdoor", "attack.fraction=1"),
 }
 """Overrides, by the name in the table."""
 
 DEFENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "adaptive_clipping": (("backdoor x5",), ()),
-    "bucketing": (("backdoor x5",), ("strategy@strategy.strategy=fedmedian",)),
-    "centered_clipping": (("backdoor x5",), ("strategy.tau=0.5",)),
-    "crfl": (("backdoor x5",), ("strategy.rho=8",)),
-    "dnc": (("backdoor x5",), ()),
-    "fedavg": (("backdoor x2", "backdoor x5", "ipm x5"), ()),
-    "geometric_median": (("backdoor x5", "ipm x5"), ()),
-    "nearest_neighbor_mixing": (("backdoor x5",), ()),
-    "robust_learning_rate": (("backdoor x2",), ("strategy.threshold=10",)),
-    "signguard": (("backdoor x5",), ()),
+    "adaptive_clipping": (("backdoor",), ()),
+    "alignins": (("backdoor",), ()),
+    "auror": (("backdoor",), ("strategy.threshold=0.3",)),
+    "bucketing": (("backdoor",), ("strategy@strategy.strategy=fedmedian",)),
+    "centered_clipping": (("backdoor",), ("strategy.tau=0.5",)),
+    "crfl": (("backdoor",), ("strategy.rho=8",)),
+    "deepsight": (("backdoor",), ("strategy.num_inputs=2000",)),
+    "dnc": (("backdoor",), ()),
+    "fedavg": (("backdoor", "doubled", "ipm"), ()),
+    "flame": (("backdoor",), ()),
+    "fldetector": (("backdoor",), ("strategy.window=3",)),
+    "fltrust": (("backdoor", "ipm"), ("root=held_out",)),
+    "foolsgold": (("backdoor", "unscaled"), ()),
+    "geometric_median": (("backdoor", "ipm"), ()),
+    "lasa": (("backdoor", "ipm"), ()),
+    "multi_metrics": (("backdoor",), ()),
+    "nearest_neighbor_mixing": (("backdoor",), ()),
+    "robust_learning_rate": (("doubled",), ("strategy.threshold=10",)),
+    "signguard": (("backdoor",), ()),
 }
 """The attacks that each is played against, and its overrides."""
 
