@@ -30,11 +30,21 @@ SETTING = (
 ATTACKS = {
     "backdoor": ("attack=backdoor", "attack.replacement=5"),
     "ipm": ("attack=ipm", "attack.epsilon=5"),
+    "unscaled": ("attack=backdoor", "attack.fraction=1"),
 }
 """Overrides, by the name in the table."""
 
 DEFENSES = {
     "fedavg": (("backdoor", "ipm"), ()),
+    "alignins": (("backdoor",), ()),
+    "auror": (("backdoor",), ("strategy.threshold=0.3",)),
+    "deepsight": (("backdoor",), ("strategy.num_inputs=2000",)),
+    "flame": (("backdoor",), ()),
+    "fldetector": (("backdoor",), ("strategy.window=3",)),
+    "fltrust": (("backdoor", "ipm"), ("root=held_out",)),
+    "foolsgold": (("backdoor", "unscaled"), ()),
+    "lasa": (("backdoor", "ipm"), ()),
+    "multi_metrics": (("backdoor",), ()),
 }
 """The attacks that each is played against, and its overrides."""
 
