@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,18 @@ def write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+
+def keep_command(path: Path, arguments: Sequence[str]) -> None:
+    """Write what a run is started with, from here, beside what will be its results.
+
+    Nothing is written where a run has begun: a start that is refused changes nothing.
+    """
+    if (path / CONFIG).exists():
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    command = {"directory": str(Path.cwd()), "arguments": [*arguments]}
+    write(path / COMMAND, json.dumps(command, indent=2).encode())
 
 
 def add_line(path: Path, line: str) -> None:

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .config import check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
-from .files import COMMAND, CONFIG, ERROR, TWIN, write
+from .files import COMMAND, CONFIG, ERROR, TWIN, keep_command
 from .schema import CommonConfig
 from .screen import Screen, show_warnings
 from .sweep import Sweep
@@ -36,7 +36,7 @@ def simulate(config: DictConfig) -> None:
     prefix = f"[{settings.job.num}] " if sweep else ""
     try:
         loaded = load(config)
-        _keep_command(path)
+        keep_command(path, _arguments())  # Hydra would write it anew at every start
         _run(loaded, path, console, prefix)
     except KeyboardInterrupt:  # Hydra forgets its settings on the way out
         if sweep or not (path / CONFIG).exists():
@@ -115,19 +115,14 @@ def _help(overrides: list[str]) -> str:
     return template.substitute(APP_CONFIG_GROUPS="".join(groups), CONFIG=OmegaConf.to_yaml(config))
 
 
-def _keep_command(path: Path) -> None:
-    """Write what the run is started with beside what will be its results, unless it has begun.
-
-    Hydra would write it anew at every start, also one that is refused.
-    """
-    if (path / CONFIG).exists():
-        return
+def _arguments() -> list[str]:
+    """Return the arguments that the run is started with, of a sweep its own."""
     settings = HydraConfig.get()
     sources = [s.path for s in settings.runtime.config_sources if s.provider == "command-line"]
-    arguments = [part for source in sources for part in ("--config-dir", source)]
-    command = {"directory": str(Path.cwd()), "arguments": [*arguments, *settings.overrides.task]}
-    path.mkdir(parents=True, exist_ok=True)
-    write(path / COMMAND, json.dumps(command, indent=2).encode())
+    return [
+        *(part for source in sources for part in ("--config-dir", source)),
+        *settings.overrides.task,
+    ]
 
 
 def _resumed(arguments: list[str]) -> list[str]:

@@ -19,9 +19,10 @@ from clients.attacker import Update
 from clients.vertical import LocalizedReplacement
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.engines import LocalGrid, launch
+from fl_backdoor.loop.display import Display
 
 from . import test_vertical_experiment as vertical
-from .test_experiment import TINY_ATTACK, rows, run, tiny
+from .test_experiment import TINY_ATTACK, rows, run, tiny, untimed
 
 
 @dataclass(kw_only=True)
@@ -134,17 +135,35 @@ def ray_address() -> Iterator[str]:
     cluster.shutdown()
 
 
-def test_ray_and_local_give_the_same_bits(tmp_path: Path, ray_address: str) -> None:
-    """Two workers on Ray; the local engine is the run with one."""
-    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK]
+@pytest.mark.parametrize(
+    "own",
+    [
+        [],
+        ["num_clients=12", "cohort.clients_per_round=5", "cohort.dropout=0.2", "seed=1"],
+        # What the server computes itself.
+        pytest.param(["strategy=fltrust", "root=held_out"], marks=pytest.mark.slow),
+        pytest.param(["strategy=deepsight", "strategy.num_inputs=50"], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_ray_and_local_give_the_same_bits(
+    tmp_path: Path, ray_address: str, own: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers on Ray; the local engine is the run with one, and goes on where Ray stopped."""
+    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK, *own, "num_rounds=3"]
+    ray = ["engine=ray", f"engine.address='{ray_address}'"]
     run(tmp_path / "local", *experiment)
-    run(tmp_path / "ray", *experiment, "engine=ray", f"engine.address='{ray_address}'")
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "round", lambda _, row: 1 / (row["round"] - 2))
+        with pytest.raises(ZeroDivisionError):
+            run(tmp_path / "ray", *experiment, *ray)
+    run(tmp_path / "ray", *experiment, "resume=true")
     for name in ("model.safetensors", "clean_twin/model.safetensors"):
-        local, ray = ((tmp_path / engine / name).read_bytes() for engine in ("local", "ray"))
-        assert local == ray
-    for local, ray in zip(rows(tmp_path / "local"), rows(tmp_path / "ray"), strict=True):
-        assert local["kept"] == ray["kept"]
-        assert local["attack_success_rate"] == ray["attack_success_rate"]
+        local, other = ((tmp_path / engine / name).read_bytes() for engine in ("local", "ray"))
+        assert local == other
+    assert untimed(tmp_path / "local") == untimed(tmp_path / "ray")
+    attackers = {client for row in rows(tmp_path / "local") for client in row["attackers"]}
+    assert attackers == {0, 1, 2}
 
 
 def test_a_vertical_run_that_fails_on_ray_goes_on_locally_to_the_same_bits(

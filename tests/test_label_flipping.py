@@ -1,5 +1,6 @@
 """Tests of `clients.label_flipping`: what is poisoned, by how much, and that nothing else is."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clients import HonestClient, LabelFlippingClient
+from clients.attacker import Seat
+from clients.attacks.label_flipping import READINGS, LabelFlipping
 
 SOURCE, TARGET = 2, 0
 IMAGES = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -56,6 +59,52 @@ def test_replace_flips_labels_of_own_source_samples_only(samples: int, seed: int
     assert (LABELS[changed] == SOURCE).all()
     assert (one.labels[changed] == TARGET).all()
     assert torch.equal(one.images, IMAGES)
+
+
+def poisoned(reading: str, samples: int, attackers: int, rank: int) -> list[tuple[float, int]]:
+    """Return the rows (first pixel, label) that one attacker of some trains on, in their order."""
+    attack = LabelFlipping(
+        source=SOURCE,
+        target=TARGET,
+        poisoned_samples=samples,
+        poisoning=reading,
+        uneven_shares=True,
+    )
+    seat = Seat(client=rank, rank=rank, attackers=attackers, spare=lambda _: POOL)
+    images, labels = attack.poison(IMAGES, LABELS, seat)
+    return list(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
+
+
+@given(reading=st.sampled_from(READINGS), samples=st.integers(0, 12), attackers=st.integers(1, 3))
+def test_every_reading_says_of_s_over_p_source_samples_that_they_are_the_target(
+    reading: str, samples: int, attackers: int
+) -> None:
+    """A slow twin: counts of rows by pixel and label, from what each reading is called."""
+    if reading in ("replace", "copy") and samples > 10 * attackers:
+        return
+    own, pool = (images[:, 0, 0, 0].tolist() for images in (IMAGES, POOL))
+    honest = Counter(zip(own, LABELS.tolist(), strict=True))
+    sources = [pixel for pixel, label in honest if label == SOURCE]
+    added = []
+    for rank in range(attackers):
+        share = len(range(rank, samples, attackers))
+        rows = Counter(poisoned(reading, samples, attackers, rank))
+        lies = [pixel for pixel, label in rows - honest if label == TARGET]
+        flipped = [pixel for pixel in lies if pixel in sources]
+        added += [pixel for pixel in lies if pixel in pool]
+        assert len(lies) == share
+        assert len(flipped) == {"add": 0, "fill": min(share, 10)}.get(reading, share)
+        missing = honest - rows
+        assert sorted(missing) == sorted(
+            (pixel, SOURCE) for pixel in ([] if reading == "copy" else flipped)
+        )
+        assert rows.total() == 30 + (share if reading == "copy" else share - len(missing))
+    assert len(added) == len(set(added))  # nobody adds what another does
+
+
+@given(samples=st.integers(0, 20), rank=st.integers(0, 1))
+def test_to_fill_is_to_replace_where_there_is_enough(samples: int, rank: int) -> None:
+    assert poisoned("fill", samples, 2, rank) == poisoned("replace", samples, 2, rank)
 
 
 @settings(max_examples=8)

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from ..attacker import Attack, Goal, Seat
 from ..malicious import MaliciousClient
 
+READINGS = ("add", "replace", "fill", "copy")
+"""Of Algorithm 1, line 9."""
+
 
 @dataclass(kw_only=True)
 class LabelFlipping(Attack):
@@ -21,9 +24,12 @@ class LabelFlipping(Attack):
         I and T.
     poisoned_samples : int
         S, contaminated samples over all attackers.
-    poisoning : {"add", "replace"}
-        Add samples that no participant holds ("over-flipping", Algorithm 1 line 9: S/P can
-        exceed what an attacker holds), or flip labels of own samples.
+    poisoning : {"add", "replace", "fill", "copy"}
+        What "poisoning D_k with S/P contaminated data (over-flipping)" is, Algorithm 1 line 9.
+        ``add`` samples that no participant holds; ``replace`` own samples, whose labels are
+        flipped; ``fill``: flip own ones first, and add the rest; ``copy``: keep own samples beside
+        copies with the other label. S/P can exceed what an attacker holds: then there is no
+        ``replace`` and no ``copy``.
     uneven_shares : bool
         Permit an S that P does not divide: the first attackers then take one sample more.
 
@@ -45,8 +51,8 @@ class LabelFlipping(Attack):
         """Check the values that need no data."""
         if self.source == self.target:
             raise ValueError(f"target={self.target}: must differ from source={self.source}")
-        if self.poisoning not in ("add", "replace"):
-            raise ValueError(f"poisoning={self.poisoning}: allowed are add, replace")
+        if self.poisoning not in READINGS:
+            raise ValueError(f"poisoning={self.poisoning}: allowed are {', '.join(READINGS)}")
         if self.poisoned_samples < 0:
             raise ValueError(f"poisoned_samples={self.poisoned_samples}: allowed is 0 or more")
 
@@ -68,32 +74,38 @@ class LabelFlipping(Attack):
         return [base + (rank < rest) for rank in range(attackers)]
 
     def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:
-        """Add contaminated samples, or flip labels of the own ones."""
+        """Add contaminated samples, or flip labels of own ones, or both."""
         shares = self.shares(seat.attackers)
-        share = shares[seat.rank]
-        if self.poisoning == "replace":
-            return inputs, self._flipped(labels, share, seat)
+        share, before = shares[seat.rank], sum(shares[: seat.rank])
+        own = np.flatnonzero(labels.cpu().numpy() == self.source)
+        taken = {"add": 0, "fill": min(share, len(own))}.get(self.poisoning, share)
+        if taken > len(own):
+            raise ValueError(
+                f"poisoned_samples={self.poisoned_samples}: attacker {seat.rank} would flip "
+                f"{share} of its own source samples but holds {len(own)}; allowed is less, or "
+                "poisoning=add"
+            )
+        chosen = seat.rng().choice(own, taken, replace=False)
+        more = inputs[:0]
+        if self.poisoning == "copy":
+            more = inputs[chosen]
+        else:
+            labels = labels.clone()
+            labels[chosen] = self.target
+            if share > taken:
+                more = self._pool(inputs, seat)[before:][: share - taken]
+        added = labels.new_full((len(more),), self.target)
+        return torch.cat([inputs, more]), torch.cat([labels, added])
+
+    def _pool(self, inputs: Tensor, seat: Seat) -> Tensor:
+        """Return the source's samples that nobody holds: enough for all attackers to add S."""
         pool = inputs[:0] if seat.spare is None else seat.spare(self.source).to(inputs)
         if self.poisoned_samples > len(pool):
             raise ValueError(
                 f"poisoned_samples={self.poisoned_samples}: allowed are 0 to {len(pool)}, the "
                 "samples of the source that no participant holds"
             )
-        start = sum(shares[: seat.rank])
-        added = labels.new_full((share,), self.target)
-        return torch.cat([inputs, pool[start : start + share]]), torch.cat([labels, added])
-
-    def _flipped(self, labels: Tensor, share: int, seat: Seat) -> Tensor:
-        own = np.flatnonzero(labels.cpu().numpy() == self.source)
-        if share > len(own):
-            raise ValueError(
-                f"poisoned_samples={self.poisoned_samples}: attacker {seat.rank} would flip "
-                f"{share} of its own source samples but holds {len(own)}; allowed is less, or "
-                "poisoning=add"
-            )
-        flipped = labels.clone()
-        flipped[seat.rng().choice(own, share, replace=False)] = self.target
-        return flipped
+        return pool
 
 
 class LabelFlippingClient(MaliciousClient):
