@@ -11,21 +11,27 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
+import hypothesis
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 
 import fl_backdoor.loop.loop as experiment
 from clients.attacks.sign_flip import SignFlip
+from fl_backdoor.compare import grouped
 from fl_backdoor.errors import UserError
+from fl_backdoor.files import flatten_config
 from fl_backdoor.measure.caveats import caveats
 from fl_backdoor.measure.runs import Run, read_rows
+from fl_backdoor.measure.settings import result_keys
 from fl_backdoor.report import figures, write_report
 from fl_backdoor.report.__main__ import main
 from fl_backdoor.report.matrix import NO_ATTACK, Estimate, Section, sections
 from fl_backdoor.report.page import _embedded
-from fl_backdoor.report.tidy import readable, settings
+from fl_backdoor.report.tidy import BESIDE, readable, settings
 
 from .test_caveats import CONFIG, ROW, SUMMARY
 from .test_experiment import tiny
@@ -255,6 +261,53 @@ def test_what_else_differs_is_a_reason_to_split(
     planted(tmp_path / "b", {"training": {"learning_rate": 0.1}, "seed": 1} | config, said | told)
     assert len(parts(tmp_path)) == 2
     assert len({tuple(part.reason) for part in parts(tmp_path)}) == 1
+
+
+some_attack = st.fixed_dictionaries(
+    {"_target_": st.sampled_from(["A", "B"]), "num_attackers": st.sampled_from([0, 1, 2])},
+    optional={
+        "samples": st.sampled_from([5, 6]),
+        "data": st.fixed_dictionaries(
+            {"_target_": st.sampled_from(["C", "D"])}, optional={"size": st.sampled_from([1, 2])}
+        ),
+    },
+)
+some_config = st.fixed_dictionaries(
+    {
+        "seed": st.sampled_from([0, 1]),
+        "num_rounds": st.sampled_from([1, 2]),
+        "attack": some_attack,
+        "strategy": st.fixed_dictionaries(
+            {"_target_": st.sampled_from(["FedAvg", "S"])},
+            optional={
+                "num_malicious": st.sampled_from([1, 2]),
+                "strategy": st.fixed_dictionaries({"_target_": st.sampled_from(["T", "U"])}),
+            },
+        ),
+    },
+    optional={"partition": st.fixed_dictionaries({"alpha": st.sampled_from([0.1, 1.0])})},
+)
+
+
+@hypothesis.settings(max_examples=60)
+@given(configs=st.lists(some_config, min_size=2, max_size=8))
+def test_no_cell_and_no_row_has_unlike_runs(configs: list[dict[str, Any]]) -> None:
+    """Whatever they differ in: a cell's runs, and a comparison's, differ in the seed alone."""
+    runs = []
+    for number, config in enumerate(configs):
+        attackers = list(range(config["attack"]["num_attackers"]))
+        own = SUMMARY | {"attackers": attackers}
+        runs.append(Run(Path(str(number)), flatten_config({"name": "x"} | config), own))
+    runs, table = settings(runs)
+    keys = [key for key in result_keys(table.drop(columns=[*BESIDE])) if key != "seed"]
+    counted = 0
+    for part in sections(runs, table):
+        for (_, attack), cell in part.table.groupby(["defense", "attack"]):
+            own = [k for k in keys if attack != NO_ATTACK or not k.startswith("attack.")]
+            assert len(cell[own].fillna("-").drop_duplicates()) == 1
+            counted += len(cell)
+    assert counted >= len(table)
+    assert len(grouped(table)) == len(table[keys].fillna("-").drop_duplicates())
 
 
 def test_settings_of_an_attack_and_of_a_defense_are_axes(tmp_path: Path) -> None:

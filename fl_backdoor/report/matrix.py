@@ -236,7 +236,7 @@ def _section(reason: dict[str, str], part: pd.DataFrame) -> Section:
     part = part.copy()
     keys = differing(_configured(part))
     for axis, starts in AXES.items():
-        own = [k for k in keys if k.startswith(starts) and not k.endswith("_target_")]
+        own = [key for key in keys if key.startswith(starts) and key != f"{starts[0]}_target_"]
         part[axis] = [_label(part, axis, own, row) for _, row in part.iterrows()]
     attacks = [name for name in in_order(part[ATTACK]) if name != NO_ATTACK]
     defenses = in_order(part[DEFENSE])
@@ -276,7 +276,7 @@ def _label(part: pd.DataFrame, axis: str, keys: Sequence[str], row: "pd.Series[A
 
 
 def _leaf(key: str) -> str:
-    return key.rpartition(".")[2]
+    return key.removesuffix("._target_").rpartition(".")[2]
 
 
 def _cell(runs: pd.DataFrame, kind: Kind) -> Cell:
