@@ -114,10 +114,10 @@ def server(rule: str, clients: int, cohort: int, width: int) -> Held:
     config = composed(
         f"strategy={rule}", f"num_clients={clients}", f"cohort.clients_per_round={cohort}"
     )
-    strategy = new_strategy(config, lambda *_: None)  # type: ignore[arg-type]
+    strategy = new_strategy(config)
     small = ArrayRecord(ResNet18(10, width=1).state_dict())
     one_round(strategy, small, replies(small, cohort), distances=True)()  # loads libraries
-    strategy = new_strategy(config, lambda *_: None)  # type: ignore[arg-type]
+    strategy = new_strategy(config)
     initial = ArrayRecord(ResNet18(10, width=width).state_dict())
     size = sum(array.numpy().nbytes for array in initial.values())
     before = peak_bytes()

@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from fl_backdoor.config import conf_directory, load
 from fl_backdoor.data.base import Source
-from fl_backdoor.federation.horizontal import Federation, settle_data
+from fl_backdoor.federation.horizontal import Federation
+from fl_backdoor.federation.node import settle_data
 from fl_backdoor.files import Row
 from fl_backdoor.loop.display import Display
 from fl_backdoor.loop.loop import run

@@ -79,7 +79,7 @@ def values(key: str, old: Any, new: Any, number: int | None = None) -> Iterator[
     """Compare what JSON holds; what is new is allowed in mappings only."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name, value in old.items():
-            if not name.startswith("seconds"):
+            if not name.startswith(("seconds", "peak_memory")):
                 yield from values(f"{key}:{name}", value, new.get(name, "nothing"), number)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for place, pair in enumerate(zip(old, new, strict=True)):

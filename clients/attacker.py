@@ -165,6 +165,7 @@ class Attack:
     - ``classes``: names of its settings that are class numbers. A configuration names classes
       as the data set does, and they are translated.
     - ``knowledge``: whose updates `collude` sees, of `KNOWLEDGE`; see `Colluding`.
+    - ``adaptive``: it reckons with the defense that it meets, and does its best against that.
     - ``each_round``: `poison` is called with the model that arrived in each round, not once
       before the first.
 
@@ -172,6 +173,7 @@ class Attack:
     """
 
     classes: ClassVar[tuple[str, ...]] = ()
+    adaptive: ClassVar[bool] = False
     each_round: ClassVar[bool] = False
 
     data: Optional["Attack"] = None

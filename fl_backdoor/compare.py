@@ -1,13 +1,12 @@
 """Compare finished runs: ``python -m fl_backdoor.compare multirun/...``.
 
 Runs that differ in nothing but the seed make one line: mean and standard deviation over
-seeds. Where the number of poisoned samples varies, the attack success rate is drawn over it
-(Figs. 4 and 8 of Cao et al. 2019). Vertical runs are drawn over their epochs (Figs. 4 to 7 of
-Liu, Yi, Chen 2020). A sweep ends with this comparison.
+seeds; every other key in which runs differ is a column. Where the number of poisoned samples
+varies, the attack success rate is drawn over it (Figs. 4 and 8 of Cao et al. 2019). Vertical runs
+are drawn over their epochs (Figs. 4 to 7 of Liu, Yi, Chen 2020). A sweep ends with this comparison.
 """
 
 import argparse
-import math
 import re
 import sys
 from collections.abc import Iterable
@@ -25,60 +24,19 @@ from strategies.checks import line as short_line
 
 from .config import fail
 from .errors import UserError
+from .measure.caveats import caveats
 from .measure.figures import new_axes, save_figure
 from .measure.measures import Measure, compared, drawn
-from .measure.runs import (
-    EARLY,
-    EPOCHS,
-    PROTOCOL,
-    collect,
-    distinct,
-    find,
-    read_epochs,
-    result_keys,
-)
+from .measure.runs import EARLY, EPOCHS, RUN, Run, collect, failed, find, frame, read_epochs
+from .measure.settings import NOTHING, differing, distinct, numerically
 from .screen import WIDE, Screen, counted
 
-NOTHING = "-"
-
 POISONED = "attack.poisoned_samples"
-
-SWEPT = (
-    PROTOCOL,
-    "strategy._target_",
-    "attack.num_attackers",
-    POISONED,
-    "attack.source",
-    "top._target_",
-    "attack._target_",
-    "attack.gamma",
-    "defenses.noise.distribution",
-    "defenses.noise.variance",
-    "defenses.clipping.max_norm",
-    "defenses.sparsification.drop_rate",
-)
-"""Keys that sweeps are mostly made of."""
-
-
-def varying(runs: pd.DataFrame) -> list[str]:
-    """Return the fewest configuration keys that tell the settings apart, the seed left out."""
-    keys = [key for key in result_keys(runs) if key != "seed" and not key.endswith(".seed")]
-    keys = [key for key in keys if runs[key].fillna("").nunique() > 1]
-    # What follows from another key, such as a threshold from the defense, says nothing new.
-    # The keys that sweeps are made of are kept rather than others.
-    keys.sort(key=lambda key: (key not in SWEPT, SWEPT.index(key) if key in SWEPT else 0))
-    settings = len(runs[keys].fillna("").drop_duplicates()) if keys else 1
-    for key in reversed(keys.copy()):
-        rest = [other for other in keys if other != key]
-        told = rest and len(runs[rest].fillna("").drop_duplicates()) == settings
-        if told and key != PROTOCOL:
-            keys = rest
-    return keys or ["name"]
 
 
 def grouped(runs: pd.DataFrame) -> pd.DataFrame:
     """Return mean, standard deviation over seeds, and number of seeds of each setting."""
-    keys = varying(runs)
+    keys = list(differing(runs)) or ["name"]
     measures = runs[[measure.name for measure in compared()]].astype(float)
     groups = pd.concat([runs[keys].fillna(NOTHING), measures], axis=1).groupby(keys, sort=False)
     result = groups.agg(["mean", "std"])
@@ -88,20 +46,37 @@ def grouped(runs: pd.DataFrame) -> pd.DataFrame:
     return result.iloc[sorted(range(len(result)), key=lambda i: _numerically(result.index[i]))]
 
 
+def as_csv(runs: pd.DataFrame) -> str:
+    """Write the comparison as CSV: the keys in full, seeds, mean and deviation of each measure."""
+    groups = grouped(runs)
+    names = [f"{name}_{how}" if how else name.replace(" ", "_") for name, how in groups.columns]
+    out = groups.set_axis(names, axis=1).dropna(axis=1, how="all").reset_index()
+    for key, same in differing(runs).items():
+        for number, other in enumerate(same, start=out.columns.get_loc(key) + 1):
+            out.insert(number, other, out[key])
+    return str(out.to_csv(index=False))
+
+
 def tables(groups: pd.DataFrame, console: Console) -> list[Table]:
     """Write the comparison as one table, or in parts that a narrow console has place for."""
     measures = [x for x in compared() if groups[(x.name, "mean")].notna().any()]
     whole = table(groups, measures)
-    if _fits(whole, console):
+    if fits(whole, console):
         return [whole]
+    first: list[Table] = []
+    if not all(fits(table(groups, [measure], narrow=True), console) for measure in measures):
+        # Settings get numbers, lest the console cut those of the measures.
+        first.append(_settings(groups))
+        numbers = pd.Index(map(str, range(1, len(groups) + 1)), name="setting")
+        groups = groups.set_axis(numbers, axis=0)
     parts: list[list[Measure]] = [[]]
     for measure in measures:
         longer = [*parts[-1], measure]
-        if parts[-1] and not _fits(table(groups, longer, narrow=True), console):
+        if parts[-1] and not fits(table(groups, longer, narrow=True), console):
             parts.append([measure])
         else:
             parts[-1] = longer
-    return [table(groups, part, narrow=True) for part in parts]
+    return first + [table(groups, part, narrow=True) for part in parts]
 
 
 def table(groups: pd.DataFrame, measures: list[Measure], *, narrow: bool = False) -> Table:
@@ -126,31 +101,43 @@ def table(groups: pd.DataFrame, measures: list[Measure], *, narrow: bool = False
         title = f"{measure.short} {measure.unit}".strip().replace(" ", gap)
         out.add_column(title, justify="right", overflow="fold")
     for index, row in groups.iterrows():
-        keys = index if isinstance(index, tuple) else (index,)
         done, early = (int(row[(count, "")]) for count in ("seeds", EARLY))
         cells = [f"{done} of {done + early}" if early else str(done)]
         for measure in measures:
             mean, std = (measure.scale * row[(measure.name, how)] for how in ("mean", "std"))
-            cells.append(_spread(mean, std, gap))
-        out.add_row(*(stacked(str(value)) for value in keys), *cells)
+            cells.append(spread(mean, std, gap))
+        out.add_row(*(stacked(str(value)) for value in _parts(index)), *cells)
+    return out
+
+
+def _settings(groups: pd.DataFrame) -> Table:
+    """List the settings, a number each, with their keys in full."""
+    out = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+    out.add_column(justify="right", no_wrap=True)
+    out.add_column(overflow="fold")
+    for number, index in enumerate(groups.index, start=1):
+        pairs = zip(groups.index.names, _parts(index), strict=True)
+        out.add_row(str(number), " ".join(f"{key}={value}" for key, value in pairs))
     return out
 
 
 def draw_poisoned(groups: pd.DataFrame, path: Path) -> None:
     """Draw the attack success rate over the number of poisoned samples, one line a setting."""
     figure, axes = new_axes(8.4, 4.0)
-    frame = groups["attack_success_rate"].reset_index()
-    frame = frame[frame[POISONED] != NOTHING]  # attacks without poisoned samples
+    rates = groups["attack_success_rate"].reset_index()
+    rates = rates[~rates[POISONED].isin([NOTHING, "None"])]  # attacks without poisoned samples
     try:
-        frame = frame.assign(**{POISONED: frame[POISONED].astype(int)})
+        rates = rates.assign(**{POISONED: rates[POISONED].astype(int)})
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: {POISONED} is no whole number ({short_line(error)})") from error
     others = [str(key) for key in groups.index.names if key != POISONED]
     lines = []
-    for name, points in frame.groupby(others) if others else [(("all",), frame)]:
+    for name, points in rates.groupby(others) if others else [(("all",), rates)]:
         points = points.sort_values(POISONED)
-        spread = 100 * points["std"].fillna(0)
-        line = axes.errorbar(points[POISONED], 100 * points["mean"], spread, marker="o", capsize=3)
+        deviation = 100 * points["std"].fillna(0)
+        line = axes.errorbar(
+            points[POISONED], 100 * points["mean"], deviation, marker="o", capsize=3
+        )
         lines.append((_label(name), line))
     axes.set(xlabel="poisoned samples S", ylabel="attack success rate (%)")
     axes.grid(alpha=0.3)
@@ -160,7 +147,7 @@ def draw_poisoned(groups: pd.DataFrame, path: Path) -> None:
 
 def draw_epochs(runs: pd.DataFrame, path: Path) -> None:
     """Draw the measures of vertical runs over their epochs: mean and range over seeds."""
-    keys = varying(runs)
+    keys = list(differing(runs)) or ["name"]
     settings = runs[keys].fillna(NOTHING).drop_duplicates()
     order = sorted(range(len(settings)), key=lambda i: _numerically(tuple(settings.iloc[i])))
     measures = drawn("epoch")
@@ -201,18 +188,28 @@ def show(folders: list[Path], console: Console) -> None:
         figure is made after everything else has been printed.
     """
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    ended, unfinished = find(folders)
-    every = collect(ended)
+    paths, unfinished = find(folders)
+    ended = [Run.read(path) for path in paths]
+    every = frame(ended)
     runs = distinct(every)
     groups = grouped(runs)
     for part in tables(groups, console):
         console.print(part)
+    for key, same in differing(runs).items():
+        if same:
+            say(f"As {key}: {', '.join(same)}")
     again = len(every) - len(runs)
     if again:
         say(f"{counted(again, 'run')} left out: of the same setting and seed as another")
+    for path, reason in failed(folders):
+        say(f"{path} {EARLY}: {reason}")
     if unfinished:
         are = "run is" if len(unfinished) == 1 else "runs are"
         say(f"{len(unfinished)} {are} unfinished: {' '.join(map(str, unfinished))}")
+    counting = set(runs[RUN])
+    lines = caveats([run for run in ended if run.name in counting])
+    for text in ["What this does not show:"] * bool(lines) + lines:
+        console.print(text)
     if POISONED in groups.index.names:
         figure = folders[0] / "attack_success.png"
         draw_poisoned(groups, figure)
@@ -227,12 +224,18 @@ def main() -> None:
     """Compare from the command line; bad input is one line on stderr and exit status 2."""
     parser = argparse.ArgumentParser(prog="python -m fl_backdoor.compare", description=__doc__)
     parser.add_argument("folders", nargs="+", help="run or sweep directories")
-    folders = parser.parse_args().folders
+    parser.add_argument("--csv", action="store_true", help="print the table as CSV, draw nothing")
+    arguments = parser.parse_args()
+    folders = arguments.folders
     console = Screen()
     try:
         if "" in folders:  # as a path it would be the working directory
             raise UserError("'': not the name of a run or sweep directory")
-        show([Path(folder) for folder in folders], console)
+        paths = [Path(folder) for folder in folders]
+        if arguments.csv:
+            print(as_csv(distinct(collect(find(paths)[0]))), end="")
+        else:
+            show(paths, console)
     except UserError as error:
         fail(error)
     except OSError as error:  # of standard output, which would be flushed again at exit
@@ -243,7 +246,8 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _fits(out: Table, console: Console) -> bool:
+def fits(out: Table, console: Console) -> bool:
+    """Tell whether a console is wide enough for a table as it is."""
     options = console.options.update(width=WIDE)
     return console.measure(out, options=options).maximum <= console.width
 
@@ -273,13 +277,13 @@ def _save(figure: Any, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
+def _parts(index: Any) -> tuple[Any, ...]:
+    """Return the values of a setting, of one key or of several."""
+    return index if isinstance(index, tuple) else (index,)
+
+
 def _numerically(index: Any) -> list[tuple[float, str]]:
-    """Sort 500 before 1000, and words behind numbers."""
-    parts = index if isinstance(index, tuple) else (index,)
-    number = [pd.to_numeric(part, errors="coerce") for part in parts]
-    return [
-        (math.inf if pd.isna(n) else float(n), str(p)) for n, p in zip(number, parts, strict=True)
-    ]
+    return [numerically(part) for part in _parts(index)]
 
 
 def _name(key: str) -> str:
@@ -292,9 +296,10 @@ def _stacked(words: str) -> str:
     return re.sub(r"(?<=_)(?=.)|(?<=[a-z])(?=[A-Z])", "\n", words)
 
 
-def _spread(mean: float, std: float, gap: str) -> str:
+def spread(mean: float, std: float, gap: str = " ") -> str:
+    """Write a mean and its standard deviation; a dash where there is none."""
     if pd.isna(mean):
-        return "-"
+        return NOTHING
     return f"{mean:.2f}" + ("" if pd.isna(std) else f"{gap}± {std:.2f}")
 
 

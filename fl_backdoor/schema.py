@@ -136,6 +136,13 @@ class MeasureConfig:
 
 
 @dataclass
+class RootConfig:
+    """See ``conf/root/held_out.yaml``."""
+
+    samples: int = bounded(least=0)
+
+
+@dataclass
 class Config(CommonConfig):
     """Horizontal: see ``conf/protocol/horizontal.yaml``."""
 
@@ -145,6 +152,7 @@ class Config(CommonConfig):
     training: TrainingConfig = field(default_factory=TrainingConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     cohort: Any = MISSING
+    root: RootConfig = field(default_factory=RootConfig)
     strategy: Any = MISSING
     model: Any = MISSING
     optimizer: Any = MISSING

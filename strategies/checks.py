@@ -36,6 +36,31 @@ def check_count(least: int = 0, **values: object) -> None:
             raise ValueError(f"{name} = {value!r} must be an integer from {least}")
 
 
+def check_seed(seed: object) -> None:
+    """Refuse a seed that is neither an integer from 0 nor None.
+
+    Raises
+    ------
+    ValueError
+        Naming its value.
+    """
+    if seed is not None and (type(seed) is not int or seed < 0):
+        raise ValueError(f"seed = {seed!r} must be an integer, 0 or larger, or None")
+
+
+def check_share(**values: object) -> None:
+    """Refuse settings that are not parts of 1: above 0, and 1 at most.
+
+    Raises
+    ------
+    ValueError
+        Naming the first and its value.
+    """
+    for name, value in values.items():
+        if not (is_finite_number(value) and 0 < value <= 1):
+            raise ValueError(f"{name} = {value!r} must be a number above 0, and 1 at most")
+
+
 def check_allowed(rule: object, name: str, least: int, most: int, clients: int) -> None:
     """Refuse a rule's setting that cannot work with so many clients.
 

@@ -57,6 +57,9 @@ class Robust(StandIn):
         Returns the client that a node plays; without a roll a node is its own client.
     run_model : callable, optional
         Returns the outputs of a model (ArrayRecord) for inputs, for rules that run models.
+    noise : callable, optional
+        Returns so many random inputs of the model, drawn by a generator: what an input looks
+        like, only the app knows.
     root_update : callable, optional
         Returns the model that the server trains on its own data, given round and model.
 
@@ -70,7 +73,7 @@ class Robust(StandIn):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
-    """What the rule cannot do without: parameters, ``run_model``, ``root_update``."""
+    """What the rule cannot do without: parameters, ``run_model``, ``noise``, ``root_update``."""
 
     wrapped = False
     """Whether another of these strategies stands around it, and warns of what both would."""
@@ -95,6 +98,7 @@ class Robust(StandIn):
         self.client_of: Callable[[int], int] = int
         self.run_model: Callable[[ArrayRecord, Any], ArrayLike] | None = None
         self.root_update: Callable[[int, ArrayRecord], ArrayRecord] | None = None
+        self.noise: Callable[[int, np.random.Generator], Any] | None = None
         self._sent: ArrayRecord | None = None
         self._asked = 0
         # Last: what is set from here on may be the app's.
@@ -286,6 +290,7 @@ class Robust(StandIn):
             statistic_names=self.statistics,
             run_model=self.run_model,
             root_update=self.root_update,
+            noise=self.noise,
         )
         if "parameters" in self.all_needs() and not round.layout.parameter_names:
             raise ValueError(

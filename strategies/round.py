@@ -1,6 +1,6 @@
 """What a defense is a function of, and what it gives back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,8 +12,9 @@ from flwr.app import ArrayRecord
 from flwr.supercore import log
 from numpy.typing import ArrayLike, NDArray
 
-from .graph.distances import PairwiseDistances, distance
+from .graph.distances import PairwiseDistances
 from .replies import Reply
+from .updates import Updates
 from .vectors import (
     Layout,
     content_order,
@@ -24,51 +25,6 @@ from .vectors import (
     to_array,
     weighted_sum,
 )
-
-_BLOCK_SIZE = 2**20
-"""Values in a block of updates."""
-
-
-class Updates:
-    """What clients changed, models - center in float64, of which only what is asked for is made.
-
-    ``updates[rows]`` and ``updates[rows, columns]`` are arrays. Stored whole it would be twice the
-    models; rounded to their float32 it would be another one than the models say.
-
-    Parameters
-    ----------
-    models : array of shape (n, p)
-        One row a client.
-    center : array of shape (p,)
-        The global model that they started from.
-    """
-
-    def __init__(self, models: NDArray[np.floating], center: NDArray[np.floating]) -> None:
-        self._models = models
-        self._center = center
-        self.shape = models.shape
-
-    def __len__(self) -> int:
-        return len(self._models)
-
-    def __getitem__(self, index: Any) -> NDArray[np.float64]:
-        rows, columns = index if isinstance(index, tuple) else (index, slice(None))
-        difference: NDArray[np.float64] = np.subtract(
-            self._models[rows][..., columns], self._center[columns], dtype=np.float64
-        )
-        return difference
-
-    def blocks(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        """Yield columns, and the updates of all clients there, shape (n, w)."""
-        width = max(1, _BLOCK_SIZE // max(1, len(self)))
-        for start in range(0, self.shape[1], width):
-            columns = slice(start, min(start + width, self.shape[1]))
-            yield columns, self[:, columns]
-
-    @cached_property
-    def norms(self) -> NDArray[np.float64]:
-        """The Euclidean norm of each update, shape (n,)."""
-        return np.array([distance(model, self._center) for model in self._models])
 
 
 @dataclass(eq=False, kw_only=True)
@@ -110,6 +66,7 @@ class Round:
     statistic_names: tuple[str, ...] = ()
     run_model: Callable[[ArrayRecord, Any], ArrayLike] | None = None
     root_update: Callable[[int, ArrayRecord], ArrayRecord] | None = None
+    noise: Callable[[int, np.random.Generator], Any] | None = None
     rewritten: bool = False
     models: NDArray[np.floating] = field(init=False)
     center: NDArray[np.floating] = field(init=False)
@@ -156,6 +113,15 @@ class Round:
         """
         shares = self.shares(self.votes if votes is None else votes)
         return weighted_sum(self.models, shares, self.order)
+
+    def moved(self, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ``center + sum_i steps_i update_i``, shape (p,), by steps of shape (n,).
+
+        Where the updates are to be averaged as they are, `mean` is exact to more bits.
+        """
+        total = weighted_sum(self.models, steps, self.order)
+        moved: NDArray[np.float64] = self.center + (total - steps.sum() * self.center)
+        return moved
 
     def shares(self, votes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return votes of shape (n,) as parts of 1."""
@@ -219,10 +185,20 @@ class Round:
         return np.asarray(self.run_model(arrays, inputs), dtype=np.float64)
 
     def root(self) -> NDArray[np.float64]:
-        """Return the update of shape (p,) that the server trained on its own root data."""
+        """Return the update of shape (p,) that the server trained on its own root data.
+
+        Raises
+        ------
+        ValueError
+            If it returned a model of other shapes.
+        """
         assert self.root_update is not None  # a rule that `needs` it is refused before
+        trained = decoded(self.root_update(self.number, self.sent))
+        if not all(trained[n].shape == s for n, s in self.layout.shapes.items() if n in trained):
+            raise ValueError("root_update returned a model of other shapes than was sent")
         row = np.zeros(self.layout.size)
-        self.layout.fill(row, decoded(self.root_update(self.number, self.sent)))
+        self.layout.fill(row, decoded(self.sent))  # what it does not return is as it was
+        self.layout.fill(row, trained)
         return row[self.layout.parameters] - self.center
 
 
@@ -250,10 +226,16 @@ class Outcome:
     rest: ArrayRecord | None = None
 
     @classmethod
-    def refuse(cls, rule: object, reason: str) -> "Outcome":
+    def refuse(
+        cls,
+        rule: object,
+        reason: str,
+        votes: NDArray[np.float64] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> "Outcome":
         """Keep the global model, because the rule cannot act on this round; the log says why."""
         log(WARNING, "%s: %s", type(rule).__name__, reason)
-        return cls(None, notes={"cannot-act": 1})
+        return cls(None, votes, {**(notes or {}), "cannot-act": 1})
 
 
 def whole_model(outcome: Outcome, round: Round, votes: NDArray[np.float64]) -> ArrayRecord | None:

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import groupby
@@ -21,6 +21,8 @@ _LONGEST_HEADER = 10_000
 """Bytes, as numpy allows itself."""
 _BLOCK = 2**16
 """Columns at a time: small enough for the processor's cache."""
+_LARGEST = 2**20
+"""Values of all rows at a time."""
 
 
 class Layout:
@@ -78,6 +80,35 @@ class Layout:
         """Return the columns of a floating-point array."""
         start = self._starts[name]
         return slice(start, start + math.prod(self.shapes[name]))
+
+    def neurons(
+        self, layer: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Part columns of the last layer by output neuron; None if it is no dense layer.
+
+        Parameters
+        ----------
+        layer : array of shape (n, w)
+            The columns `last_layer`.
+
+        Returns
+        -------
+        weights : array of shape (n, P, h)
+            Of each of the P neurons; in PyTorch's order (P, h), or in that of Keras and JAX.
+        biases : array of shape (n, P)
+            0 without a bias.
+        """
+        places = {start: name for name, start in self._starts.items()}
+        shape = self.shapes.get(places.get(self.last_layer.start, ""), ())
+        if len(shape) != 2:
+            return None
+        weights = layer[:, : math.prod(shape)].reshape(len(layer), *shape)
+        biases = layer[:, math.prod(shape) :]
+        if biases.shape[1] == shape[1] != shape[0]:
+            weights = weights.swapaxes(1, 2)
+        if biases.shape[1] not in (0, weights.shape[1]):
+            return None
+        return weights, biases if biases.size else np.zeros(weights.shape[:2])
 
     def fill(self, row: NDArray[np.floating], values: Mapping[str, NDArray[Any]]) -> None:
         """Lay a model's arrays into a row of shape ``(d,)``; what is missing is left as it was."""
@@ -213,6 +244,43 @@ def weighted_sum(
             np.multiply(rows[i, start : start + _BLOCK], weights[i], out=term, dtype=np.float64)
             np.add(block, term, out=block)
     return total
+
+
+def distances_to(rows: NDArray[np.floating], point: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the Euclidean distance of each row (d,) to a point (d,), shape (n,), in float64.
+
+    A block of columns at a time, which takes no memory of a row's size.
+    """
+    squares = np.zeros(len(rows))
+    part = np.empty(min(_BLOCK, rows.shape[1]))
+    for start in range(0, rows.shape[1], _BLOCK):
+        there = point[start : start + _BLOCK]
+        difference = part[: there.size]
+        for i, row in enumerate(rows[:, start : start + _BLOCK]):
+            np.subtract(row, there, out=difference, dtype=np.float64)
+            squares[i] += np.sum(np.square(difference, out=difference))
+    return np.sqrt(squares)
+
+
+def overwrite(
+    rows: NDArray[np.floating], mix: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.floating]:
+    """Replace rows by mixtures of them, in place; return those that are left, shape (m, d).
+
+    Parameters
+    ----------
+    rows : array of shape (n, d)
+        Overwritten.
+    mix : callable
+        Of columns of all rows, shape (n, w), makes those of the m <= n mixtures, shape (m, w).
+    """
+    left, width = len(rows), max(1, _LARGEST // len(rows))
+    for start in range(0, rows.shape[1], width):
+        block = rows[:, start : start + width]
+        mixed = mix(block.astype(np.float64))
+        left = len(mixed)
+        block[:left] = mixed
+    return rows[:left]
 
 
 def content_order(rows: NDArray[np.floating]) -> list[int]:

@@ -41,7 +41,7 @@ class Wrapper(Robust):
         inner.wrapped = True
         self.statistics = (*self.statistics, *inner.statistics)
         self.weighted = weighted and inner.weighted
-        for name in ("run_model", "root_update"):
+        for name in ("run_model", "noise", "root_update"):
             setattr(self, name, getattr(inner, name))
 
     def summary(self) -> None:

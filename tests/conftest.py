@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import fl_backdoor  # noqa: F401  (turns Flower's telemetry off before Flower is imported)
 from fl_backdoor.federation.engines import LocalGrid
+from strategies import Robust
 
 # The same examples every time, however slow the machine.
 settings.register_profile(
@@ -150,6 +151,46 @@ def reply() -> Callable[..., Message]:
 @pytest.fixture
 def record() -> Callable[..., ArrayRecord]:
     return to_record
+
+
+@pytest.fixture
+def play() -> Callable[..., tuple[dict[str, NDArray[Any]], dict[str, Any]]]:
+    """Play a round of a strategy: returns the new model, and what the strategy says of it.
+
+    What it says of each client is in the order in which the models were given.
+    """
+
+    def round(
+        strategy: Robust,
+        sent: Mapping[str, NDArray[Any]],
+        models: Sequence[Mapping[str, NDArray[Any]]],
+        number: int = 1,
+        nodes: Sequence[int] | None = None,
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        nodes = range(1, len(models) + 1) if nodes is None else nodes
+        grid = LocalGrid(None, max(2, len(models)))  # type: ignore[arg-type]
+        list(strategy.configure_train(number, to_record(sent), ConfigRecord(), grid))
+        replies = [make_reply(m, node=node) for m, node in zip(models, nodes, strict=True)]
+        arrays, _ = strategy.aggregate_train(number, replies)
+        assert arrays is not None
+        report = strategy.rounds[number]
+        order = [report["nodes"].index(node) for node in nodes]
+        told = {
+            key: value
+            if key.endswith("_nodes") or not isinstance(value, list)
+            else [value[i] for i in order]
+            for key, value in report.items()
+        }
+        return {name: array.numpy() for name, array in arrays.items()}, told
+
+    return round
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[str], int]:
+    """Count the warnings in which a rule says by its name that it cannot act."""
+    caplog.set_level(logging.WARNING, "flwr")
+    return lambda name: sum(r.getMessage().startswith(f"{name}: ") for r in caplog.records)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from fl_backdoor.errors import UserError
 from fl_backdoor.federation import horizontal as module
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.federation.horizontal import ATTACKERS, Federation, make_client_app
+from fl_backdoor.federation.node import _settled
 from fl_backdoor.federation.roll import Roll
 from fl_backdoor.schema import Config
 
@@ -269,7 +270,7 @@ def test_of_a_sweep_one_setting_must_be_chosen(overrides: str) -> None:
 
 def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:
     """And looks for it once a run, whatever process the next message is in."""
-    module._settled.cache_clear()
+    _settled.cache_clear()
     asked = []
 
     def resolve(root: str | None, source: str) -> tuple[str, str | None]:
@@ -278,7 +279,7 @@ def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:
         return ("bundled", None) if root is None else ("idx", root)
 
     monkeypatch.setattr(mnist, "resolve_source", resolve)
-    module._settled.cache_clear()
+    _settled.cache_clear()
     overrides = [*SNIPER, "dataset.source=auto"]
     client_app = make_client_app(config_of(overrides))
     node = Context(1, 1, {"partition-id": 3}, RecordDict(), {})
@@ -286,7 +287,7 @@ def test_a_node_reads_its_own_data(monkeypatch: Any) -> None:
     for _ in range(2):
         assert client_app(query, node).content["enrolment"]["partition-id"] == 3  # type: ignore[index]
         module._federation.cache_clear()
-        module._settled.cache_clear()
+        _settled.cache_clear()
     assert asked == [("auto", None)]
     node = Context(1, 2, {"partition-id": 4, "data-root": "/nowhere"}, RecordDict(), {})
     with pytest.raises(UserError, match=r"^dataset\.root=/nowhere: "):

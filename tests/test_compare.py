@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 from rich.console import Console
 
 from fl_backdoor import compare
-from fl_backdoor.compare import grouped, main, show, varying
+from fl_backdoor.compare import grouped, main, show
 from fl_backdoor.errors import UserError
-from fl_backdoor.measure.runs import EARLY, collect, distinct, find
+from fl_backdoor.measure.runs import EARLY, collect, find
+from fl_backdoor.measure.settings import differing, distinct
 
 
 def finished(path: Path, seed: int, samples: int, success: float, strategy: str = "S") -> None:
@@ -436,7 +438,7 @@ def test_a_narrow_terminal_gets_one_table_of_stacked_words(many: Path, width: in
     assert table[row + 1].split() == ["Noise", *SPREAD]
 
 
-@pytest.mark.parametrize("width", [60, 40])
+@pytest.mark.parametrize("width", [60])
 def test_a_narrower_one_gets_the_measures_in_parts(many: Path, width: int) -> None:
     lines = shown(many, width=width).splitlines()
     table = [line for line in lines if not line.startswith("Figure")]
@@ -445,6 +447,21 @@ def test_a_narrower_one_gets_the_measures_in_parts(many: Path, width: int) -> No
     assert len(rows) > 1
     assert [cell for _, *cells in rows for cell in cells] == MEAN
     assert {seeds for seeds, *_ in rows} == {"2"}
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_where_keys_leave_no_room_settings_are_numbered(many: Path, width: int) -> None:
+    """So that no number is cut in the middle: here by keys of which there are many, and long."""
+    for file in many.glob("*/config.json"):
+        config = json.loads(file.read_text())
+        samples = config["attack"]["poisoned_samples"]
+        rates = {f"rate_{k}_of_something_quite_long": samples / 7**k for k in range(1, 7)}
+        change(file.parent, training=rates)
+    lines = shown(many, width=width).splitlines()
+    assert max(map(len, [line for line in lines if not line.startswith("Figure")])) <= width
+    assert "rate_1_of_something_quite_long=42.857142857142854" in "".join("".join(lines).split())
+    rows = [line.split() for line in lines if line.split()[:2] == ["8", "2"]]
+    assert [cell for row in rows for cell in row[2:]] == MEAN
 
 
 def test_nothing_is_cut_however_narrow_the_terminal(many: Path) -> None:
@@ -464,15 +481,15 @@ def test_a_wide_console_gets_whole_words(many: Path) -> None:
 
 
 def test_both_protocols_are_told_apart(sweep: Path) -> None:
-    assert "protocol" not in varying(read(sweep))
+    assert "protocol" not in differing(read(sweep))
     vertical(sweep / "vertical", 0, 5, 2)
     runs = read(sweep)
-    assert varying(runs)[0] == "protocol"
+    assert next(iter(differing(runs))) == "protocol"
     groups = grouped(runs)
     assert groups.index.get_level_values("protocol").tolist() == ["horizontal"] * 2 + ["vertical"]
     vertical(sweep / "v" / "1", 0, 1, 2)
     vertical(sweep / "v" / "5", 0, 5, 2)
-    assert varying(read(sweep / "v")) == ["attack.gamma"]
+    assert list(differing(read(sweep / "v"))) == ["attack.gamma"]
 
 
 @pytest.mark.parametrize(
@@ -511,3 +528,87 @@ def test_a_figure_has_place_for_many_settings(sweep: Path) -> None:
     for number in range(60):
         finished(sweep / f"strategy-{number}", 0, 300, 0.5, strategy=f"Long_{number}" * 10)
     assert "Figure" in shown(sweep)  # without a warning of matplotlib's
+
+
+def test_runs_that_differ_in_more_than_their_defense_say_so(tmp_path: Path) -> None:
+    """Two sweeps: what else differs is a column, though the defense tells their runs apart."""
+    for seed in (0, 1):
+        for name, rounds, rate in (("A", 10, 0.1), ("B", 20, 0.2)):
+            path = tmp_path / name / str(seed)
+            finished(path, seed, 300, 0.5, strategy=name)
+            change(path, num_rounds=rounds, training={"rate": rate}, optimizer={"rate": rate})
+    keys = differing(read(tmp_path))
+    assert keys == {"strategy._target_": [], "num_rounds": [], "training.rate": ["optimizer.rate"]}
+    text = shown(tmp_path)
+    assert "num_rounds" in text
+    assert "As training.rate: optimizer.rate" in text
+    assert text.count("│") == 2 * text.splitlines()[3].count("│")
+
+
+def test_a_key_that_the_class_implies_is_no_column(sweep: Path) -> None:
+    """One that only some defenses have, with one value; with two values it is one."""
+    for number, threshold in enumerate([0.5, 0.5, 0.7]):
+        finished(sweep / f"T-{number}", number, 300, 0.1, strategy="T")
+        change(sweep / f"T-{number}", strategy={"_target_": "T", "threshold": threshold})
+    keys = ["strategy._target_", "attack.poisoned_samples"]
+    assert list(differing(read(sweep))) == [*keys, "strategy.threshold"]
+    change(sweep / "T-2", strategy={"_target_": "T", "threshold": 0.5})
+    assert list(differing(read(sweep))) == keys
+    # Both classes have it, and not the same: the class does not excuse that.
+    change(sweep / "300-0", strategy={"_target_": "S", "threshold": 0.6})
+    assert "strategy.threshold" in differing(read(sweep))
+
+
+@pytest.mark.parametrize(
+    "said", [{"data_digest": "1"}, {"data": "stand-in"}, {"versions": {"torch": "3"}}]
+)
+def test_other_data_and_other_versions_are_columns(sweep: Path, said: dict[str, Any]) -> None:
+    for number, file in enumerate(sorted(sweep.glob("*/summary.json"))):
+        own = {"data_digest": "0", "data": "real", "versions": {"torch": "2"}}
+        summary = json.loads(file.read_text()) | own | (said if number == 0 else {})
+        file.write_text(json.dumps(summary))
+    key = next(iter(said)) if "versions" not in said else "versions.torch"
+    assert list(differing(read(sweep))) == ["attack.poisoned_samples", key]
+    # A run that failed could not say them, and is no other setting for that.
+    (sweep / "300-2" / "summary.json").unlink()
+    (sweep / "300-2" / "error.txt").write_text("failed\n")
+    assert list(differing(read(sweep))) == ["attack.poisoned_samples", key]
+
+
+def test_the_table_as_csv_has_full_keys(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare", str(sweep), "--csv"])
+    main()
+    out = pd.read_csv(StringIO(capsys.readouterr().out))
+    assert list(out["attack.poisoned_samples"]) == [300, 500]
+    assert list(out["attack_success_rate_mean"]) == pytest.approx([0.2, 0.4])
+    assert list(out["attack_success_rate_std"]) == pytest.approx([0.1, 0.2])
+    assert list(out["seeds"]) == [3, 3]
+    assert "attack_success_floor_mean" not in out
+    assert not (sweep / "attack_success.png").exists()
+
+
+def test_failed_runs_are_named_with_the_reason(epochs: Path) -> None:
+    """Those that never began as well."""
+    (epochs / "refused").mkdir()
+    (epochs / "refused" / "error.txt").write_text("attack.gamma=x: allowed is a number\n")
+    text = shown(epochs)
+    assert f"{epochs / '5-1'} ended early: party 0: activations are not finite\n" in text
+    assert f"{epochs / 'refused'} ended early: attack.gamma=x: allowed is a number\n" in text
+
+
+def test_success_on_a_model_at_chance_is_none(sweep: Path) -> None:
+    """An untrained model that calls everything the target class is no success."""
+    for file in sweep.glob("300-*/summary.json"):
+        summary = json.loads(file.read_text())
+        file.write_text(json.dumps(summary | {"at_chance": True, "attack_success_rate": 1.0}))
+    assert grouped(read(sweep))[("attack_success_rate", "mean")].isna().tolist() == [True, False]
+    assert "100.00" not in shown(sweep).replace("100.00 ± 0.00", "")  # precision
+
+
+def test_a_newer_format_is_named(sweep: Path) -> None:
+    file = sweep / "300-0" / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
+    with pytest.raises(UserError, match="of format 2, of which this version reads 1"):
+        read(sweep)

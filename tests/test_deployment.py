@@ -120,6 +120,20 @@ def test_the_walk_through(machine: Machine) -> None:
 
 
 @pytest.mark.slow
+def test_a_part_of_the_nodes_in_each_round(machine: Machine, tmp_path: Path) -> None:
+    """The model of the command line, where the attacker is in some rounds only."""
+    machine.start(printed("supernodes"))
+    crowd = "cohort.clients_per_round=3 attack.num_attackers=1 attack.roster=[3]"
+    command = printed("run").replace("attack.num_attackers=0", crowd)
+    machine.finish(command)
+    run = machine.home / "outputs" / "trial"
+    assert model(run) == model_here(command, tmp_path / "here")
+    cohorts = [row["cohort"] for row in rows(run)]
+    assert cohorts == [row["cohort"] for row in rows(tmp_path / "here")]
+    assert {3 in cohort for cohort in cohorts} == {True, False}
+
+
+@pytest.mark.slow
 def test_two_nodes_of_ray(tmp_path: Path) -> None:
     """Started as on two machines; they end with the model of one process."""
     machine = Machine(tmp_path)

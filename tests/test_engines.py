@@ -136,13 +136,21 @@ def ray_address() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "crowd", [[], ["num_clients=12", "cohort.clients_per_round=5", "cohort.dropout=0.2", "seed=1"]]
+    "own",
+    [
+        [],
+        ["num_clients=12", "cohort.clients_per_round=5", "cohort.dropout=0.2", "seed=1"],
+        # What the server computes itself.
+        pytest.param(["strategy=fltrust", "root=held_out"], marks=pytest.mark.slow),
+        pytest.param(["strategy=deepsight", "strategy.num_inputs=50"], marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_ray_and_local_give_the_same_bits(
-    tmp_path: Path, ray_address: str, crowd: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ray_address: str, own: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers on Ray; the local engine is the run with one, and goes on where Ray stopped."""
-    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK, *crowd, "num_rounds=3"]
+    experiment = ["+experiment=sniper_goal1", *TINY_ATTACK, *own, "num_rounds=3"]
     ray = ["engine=ray", f"engine.address='{ray_address}'"]
     run(tmp_path / "local", *experiment)
     with monkeypatch.context() as patch:

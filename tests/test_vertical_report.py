@@ -111,10 +111,12 @@ def test_an_epoch_is_one_line(screen: StringIO, floor: float | None) -> None:
 
 @pytest.mark.parametrize("bare", [{}, BARE, {"scores": [None, None]}])
 def test_figures_are_written(tmp_path: Path, screen: StringIO, bare: dict[str, Any]) -> None:
-    directory = RunDirectory(tmp_path, {"seed": 4}, resume=False, unit="epoch")
+    config = {"name": "v", "seed": 4, "num_epochs": 2}
+    directory = RunDirectory(tmp_path, config, resume=False, unit="epoch")
     for epoch in (1, 2):
         row = ROW | {"epoch": epoch} | {k: v for k, v in bare.items() if k in ROW}
         directory.append(row, ArrayRecord({"w": Array(np.zeros(2))}))
+    directory.finish(SUMMARY | bare)
     Display(Console(file=screen)).result(SUMMARY | bare, directory)
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["epochs.png", "scores.png"]
     for path in tmp_path.glob("*.png"):

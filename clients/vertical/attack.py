@@ -55,6 +55,8 @@ class PartyAttack:
     every message and in checkpoints; everything else is lost with the process."""
     needs_scores: ClassVar[bool] = False
     """Whether it works only on gradients of class scores, as a summing top model sends them."""
+    adaptive: ClassVar[bool] = False
+    """Whether it reckons with the defense that it meets, and does its best against that."""
 
     def kept(self, name: str, *shape: int) -> Tensor:
         """Return what is in the memory, or zeros where there is nothing yet."""

@@ -18,16 +18,18 @@ from torch import Tensor, nn
 from clients import Attack, Goal, HonestClient, MaliciousClient
 from clients.memory import ATTACK_MEMORY
 
-from ..config import SomeConfig, build, one_line, restored
-from ..data.base import Choice, Data
+from ..config import one_line, restored
+from ..data.base import Data
 from ..data.partition import Partition, build_partition, older_names, pool
-from ..data.python import build_source, choice_node
+from ..data.python import build_source
 from ..errors import UserError
 from ..schema import Config
 from .attackers import build_attack, describe, in_full, settled
 from .cohort import new_cohort
 from .model import new_model, repeat_bits, start_from_checkpoint
+from .node import node_data, partition_id
 from .optimizer import client_settings
+from .root import draw_root, without
 from .roster import build_roster
 from .validation import validate
 
@@ -36,9 +38,6 @@ CLEAN_TWIN = "clean-twin"
 
 ATTACKERS = "attackers"
 """Key of a train config: the roster, once every node has said whether it attacks."""
-
-DATA = "fl-backdoor.data"
-"""Key of the record in which a node keeps where its data comes from."""
 
 MAX_BYTES = 2**29
 """Of training data, beyond which a process builds clients anew instead of keeping them."""
@@ -127,9 +126,15 @@ class Federation:
     @cached_property
     def partitions(self) -> list[NDArray[np.int64]]:
         """Indices of the training samples of each client."""
-        config = self.config
+        config, root = self.config, self.root
         with older_names(config.partition, config.dataset):
-            return self.partition.shares(self.data, config.num_clients, config.seed)
+            shares = self.partition.shares(self.data, config.num_clients, config.seed)
+        return without(shares, root, self.partition.min_samples) if len(root) else shares
+
+    @cached_property
+    def root(self) -> NDArray[np.int64]:
+        """Indices of the training samples that the server holds, ascending."""
+        return draw_root(len(self.data.train), self.config.root.samples, self.config.seed)
 
     @property
     def samples(self) -> list[int]:
@@ -139,7 +144,8 @@ class Federation:
     def spare(self, label: int) -> Tensor:
         """Return the training samples of a class that nobody holds, in seeded order."""
         if label not in self._spare:
-            rows = pool(self.data, self.partitions, label, self.config.seed)
+            held = [*self.partitions, self.root]
+            rows = pool(self.data, held, label, self.config.seed)
             self._spare[label], _ = self.data.train[rows]
         return self._spare[label]
 
@@ -227,57 +233,6 @@ class Federation:
             If a class has fewer test samples than asked.
         """
         return self.data.test[self.source.draw_test(self.config.seed)]
-
-
-def settle_data(config: SomeConfig, kind: type[Any]) -> SomeConfig:
-    """Decide once where the data comes from, so that no worker process looks for it again."""
-    choice: Choice = build("dataset", choice_node(config.dataset), kind)
-    config.dataset = config.dataset | choice.settle()
-    return config
-
-
-def node_data(context: Context, dataset: dict[str, Any]) -> str:
-    """Return the keys of ``dataset`` that are a node's own, as JSON.
-
-    They are settled by the first message of a run and kept in ``context.state``: a message may
-    be the first in its process, and looking for data can take seconds.
-
-    Parameters
-    ----------
-    context : Context
-        The node's; ``data-root`` in its node config stands above the ``dataset.root`` of the run.
-    dataset : dict
-        The run's.
-    """
-    if DATA not in context.state:
-        own = context.node_config.get("data-root")
-        keys = {} if own is None else {"root": str(own)}
-        context.state[DATA] = ConfigRecord(
-            {DATA: _settled(context.run_id, json.dumps([dataset, keys]))}
-        )
-    return str(context.state[DATA][DATA])
-
-
-@lru_cache(maxsize=64)
-def _settled(run: int, text: str) -> str:  # noqa: ARG001
-    """Settle once a run and process, which may play a thousand nodes."""
-    dataset, keys = json.loads(text)
-    choice: Choice = build("dataset", choice_node(dataset | keys), Choice)
-    return json.dumps(keys | choice.settle())
-
-
-def partition_id(context: Context, count: int) -> int:
-    """Return which of 0 to count - 1 a node is, by its node config.
-
-    Raises
-    ------
-    UserError
-        If it does not say so.
-    """
-    number = context.node_config.get("partition-id")
-    if type(number) is not int or not 0 <= number < count:
-        raise UserError(f"node config partition-id={number}: allowed are 0 to {count - 1}")
-    return number
 
 
 @lru_cache(maxsize=1)

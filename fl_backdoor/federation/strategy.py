@@ -1,12 +1,10 @@
 """The strategy, built from a configuration."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
-from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Bulyan, Strategy
-from numpy.typing import NDArray
 
 from strategies import Robust, Screened
 
@@ -18,12 +16,22 @@ from .cohort import new_cohort
 MALICIOUS = "num_malicious"
 """A rule's f: what its operator assumes."""
 
+MEANS = ("run_model", "noise", "root_update")
+"""What rules may need of the app."""
+
 ORACLE = "oracle"
 """Instead of f: the rule is told in each round how many of the cohort attack."""
 
 
-def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray[Any]]) -> Robust:
+def new_strategy(config: Config, means: object = None) -> Robust:
     """Build the strategy, and refuse settings with which it could never train.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run.
+    means : object
+        Has `MEANS`, or some of them.
 
     Raises
     ------
@@ -40,7 +48,13 @@ def new_strategy(config: Config, run_model: Callable[[ArrayRecord, Any], NDArray
     strategy: Strategy = build("strategy", node, Strategy)
     if not isinstance(strategy, Robust):  # one of Flower's own, which weights by examples
         strategy = Screened(strategy, weighted=True)
-    strategy.run_model = run_model
+    for name in MEANS:
+        setattr(strategy, name, getattr(means, name, None))
+    if "root_update" in strategy.all_needs() and not config.root.samples:
+        raise UserError(
+            "root.samples=0: the strategy trains on samples of the server; allowed is 1 or more, "
+            "as with root=held_out"
+        )
     _check_rule(strategy.flower, size)
     try:
         strategy.check(size)

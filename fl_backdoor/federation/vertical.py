@@ -19,7 +19,8 @@ from ..config import build, one_line, restored
 from ..data.vertical.base import Block, Labels, VerticalData
 from ..errors import UserError
 from ..schema import VerticalConfig
-from .horizontal import CLEAN_TWIN, node_data, partition_id
+from .horizontal import CLEAN_TWIN
+from .node import node_data, partition_id
 from .vertical_attacks import NoAttack, PassiveAttack, Setting, VerticalAttack, build_attack
 
 MAX_NAMED = 20

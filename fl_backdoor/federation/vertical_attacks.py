@@ -57,6 +57,11 @@ class VerticalAttack(ABC):
 
     target: str
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether it reckons with the defenses that it meets."""
+        return False
+
     @abstractmethod
     def describe(self, setting: Setting, parties: Sequence[int]) -> str:
         """Say in a few words who does what; ``parties`` are the passive ones that attack."""
@@ -141,6 +146,11 @@ class PassiveAttack(VerticalAttack):
         if self.num_targets < 1:
             raise UserError(f"attack.num_targets={self.num_targets}: allowed is 1 or more")
         self._kind: type[PartyAttack] = get_object(self.kind)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the attack of the parties does."""
+        return self._kind.adaptive
 
     def describe(self, setting: Setting, parties: Sequence[int]) -> str:
         """Name the attackers and what they do."""

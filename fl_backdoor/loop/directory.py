@@ -22,6 +22,7 @@ from ..files import (
     METRICS,
     MODEL,
     SUMMARY,
+    UNCOMPARED,
     Row,
     Summary,
     add_line,
@@ -30,9 +31,6 @@ from ..files import (
     read_json,
     write,
 )
-
-UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
-"""Keys that may differ when a run is resumed: they do not change its result."""
 
 
 class RunDirectory:

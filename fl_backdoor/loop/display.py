@@ -1,5 +1,6 @@
 """What a person sees of a run, of either protocol: progress, tables, figures."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -85,7 +86,17 @@ class Display:
         if not self.prefix:
             for table in tables(summary, directory.unit):
                 self.console.print(table)
+            self.caveats(directory.path)
         self.line(f"Results: {directory.path}")
+
+    def caveats(self, path: Path) -> None:
+        """Say what a complete run does not show."""
+        from ..measure.caveats import caveats
+        from ..measure.runs import Run
+
+        self.line("What this does not show:")
+        for text in caveats([Run.read(path)]):
+            self.line(f"- {text}")
 
     def draw(self, summary: Summary, directory: "RunDirectory") -> None:
         """Draw the figures of a complete run: whatever there is to be drawn."""

@@ -19,7 +19,7 @@ from strategies.vertical import ActiveParty, Party, ProtocolError, SumTop
 from ..data.vertical.base import VerticalData
 from ..errors import UserError
 from ..federation.engines import wait_for_nodes
-from ..federation.horizontal import settle_data
+from ..federation.node import settle_data
 from ..federation.vertical import VerticalFederation, make_party_app
 from ..files import Row, Summary
 from ..measure.measures import measured
@@ -143,6 +143,7 @@ class Epochs:
             "poisoned_rows": counts,
             "parties": self.experiment.nodes,
             "attack": {"_target_": "none"} if self.clean else config.attack,
+            "adaptive": federation.attack.adaptive and not self.clean,
             "defenses": config.defenses,
             "data": federation.data.description,
             "data_digest": federation.data.digest,

@@ -1,6 +1,8 @@
 """The one loop of both protocols: train the clean twin and the run, keep, show, resume."""
 
 import platform
+import resource
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..federation.engines import launch
-from ..files import TWIN, Row, Summary, stored_source
+from ..files import FORMAT, TWIN, Row, Summary, stored_source
 from ..measure.measures import summarized
 from ..schema import CommonConfig, Config, VerticalConfig
 from .directory import RunDirectory
@@ -133,7 +135,8 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
             train(training, directory, display, twin_rows)
             rows = twin_rows = directory.rows
             head = {"name": config.name, "seed": config.seed, f"{unit}s": len(rows)}
-            rest = training.summary(rows) | {"versions": versions()}
+            made = {"versions": versions(), "peak_memory": peak_memory(), "format": FORMAT}
+            rest = training.summary(rows) | made
             directory.finish(head | summarized(unit, rows) | rest)
 
     if not directory.complete:
@@ -159,6 +162,12 @@ def train(
             display.round(row)
     finally:
         display.end()
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has had, in bytes; workers are not counted."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
@@ -23,11 +22,12 @@ from ..data.base import Source
 from ..data.partition import class_counts
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
-from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app, settle_data
+from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app
+from ..federation.node import settle_data
 from ..federation.roll import Roll
 from ..federation.strategy import assume, needed, new_strategy
 from ..files import Row, Summary
-from ..measure.answers import accuracies, forward
+from ..measure.answers import accuracies
 from ..measure.measures import measured
 from ..measure.metrics import Selection
 from ..measure.own import add_own
@@ -36,6 +36,7 @@ from ..measure.selection import selected
 from ..schema import Config
 from ..screen import class_name, counted
 from .directory import RunDirectory
+from .means import Means
 from .tested import Tested, learned
 
 MOST_LISTED = 20
@@ -71,8 +72,10 @@ class Horizontal:
         crowd, size = counted(config.num_clients, "client"), self.federation.cohort.size
         if size(config.num_clients) < config.num_clients:
             crowd += f", {size(config.num_clients)} a round"
+        samples = config.root.samples
+        root = f", {counted(samples, 'root sample')} at the server" if samples else ""
         return (
-            f"{crowd}, {who}; {self.federation.describe_attack()}; "
+            f"{crowd}, {who}{root}; {self.federation.describe_attack()}; "
             f"strategy {class_name(config.strategy)}; {counted(config.num_rounds, 'round')}"
         )
 
@@ -90,7 +93,7 @@ class Horizontal:
         config, federation = self.config, self.federation
         add_own("measure.extra", config.measure.extra)
         federation.check()
-        strategy = new_strategy(config, self.run_model)
+        strategy = self.new_strategy()
         federation.cohort.check(
             config.num_clients, config.num_rounds, len(federation.attackers), needed(strategy)
         )
@@ -102,17 +105,14 @@ class Horizontal:
 
     def training(self, *, clean: bool) -> "Rounds":
         """Return the training of the run, or of its clean twin, with a strategy of its own."""
-        rounds = Rounds(self, new_strategy(self.config, self.run_model), clean=clean)
+        rounds = Rounds(self, self.new_strategy(), clean=clean)
         if clean:
             self.twin = rounds
         return rounds
 
-    def run_model(self, arrays: ArrayRecord, inputs: Any) -> NDArray[Any]:
-        """Return the outputs of a model for inputs, for rules that run models."""
-        model = self.federation.model
-        model.load_state_dict(arrays.to_torch_state_dict())
-        model.eval()
-        return forward(model, torch.as_tensor(inputs)).numpy()
+    def new_strategy(self) -> Robust:
+        """Build the strategy, with all that a rule may need of an app."""
+        return new_strategy(self.config, Means(self.federation))
 
     def meet(self, grid: Grid, workers: int, say: Callable[[str], None]) -> None:
         """Call the roll, by which nodes may say that they attack."""
@@ -256,6 +256,7 @@ class Rounds:
         size = federation.cohort.size(config.num_clients)
         attackers = [] if self.clean else federation.attackers
         attack = federation.attack
+        adaptive = any(layer.adaptive for layer in attack.layers())
         knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
@@ -266,6 +267,7 @@ class Rounds:
             "strategy": config.strategy,
             "attack": config.attack,
             "model": config.model,
+            "adaptive": adaptive and not self.clean,
             **knows,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,

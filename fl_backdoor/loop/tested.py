@@ -11,6 +11,7 @@ from clients.attacker import Memory
 from ..federation.horizontal import Federation
 from ..files import Row
 from ..measure.answers import answers
+from ..measure.judged import attack_success_interval
 from ..measure.metrics import Answers, attack_success_rate
 
 
@@ -44,7 +45,11 @@ class Tested:
         goal = self.federation.goal
         if goal is None or not goal.learned:
             return row
-        return row | {"attack_success_rate": attack_success_rate(self._run(arrays, goal, memory))}
+        test = self._run(arrays, goal, memory)
+        return row | {
+            "attack_success_rate": attack_success_rate(test),
+            "attack_success_interval": attack_success_interval(test),
+        }
 
     def _run(self, arrays: ArrayRecord, goal: Goal | None, memory: Memory) -> Answers:
         model = self.federation.model

@@ -119,7 +119,7 @@ def draw_scores(summary: Summary, path: Path) -> None:
     save_figure(figure, path)
 
 
-def new_axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
+def new_axes(width: float, height: float, columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
     """Return a matplotlib figure of a size in inches, and its axes: an array if several."""
     # Without pyplot: no global state, no window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -127,16 +127,16 @@ def new_axes(width: float, height: float, columns: int = 1) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(rows, columns)
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all; names stand there as they are."""
+    """Write a figure as PNG or SVG, whole or not at all; names stand there as they are."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-    temporary = path.with_suffix(".tmp.png")
+    temporary = path.with_suffix(f".tmp{path.suffix}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # from the font: a box stands for it
         figure.savefig(temporary, dpi=150)

@@ -65,6 +65,14 @@ def last_above_chance(rows: list[Row], name: str) -> Any:
     return None if rows[-1]["at_chance"] else rows[-1][name]
 
 
+def above_floor(rows: list[Row], name: str) -> float | None:  # noqa: ARG001
+    """Return the attack success rate minus its floor; None of a model at chance."""
+    rate, floor = (
+        last_above_chance(rows, key) for key in ("attack_success_rate", "attack_success_floor")
+    )
+    return None if rate is None or floor is None else rate - floor
+
+
 def backdoor_lifespan(rows: list[Row], name: str) -> int | None:  # noqa: ARG001
     """Return the rounds after the last poisoned one until success is under half its peak.
 

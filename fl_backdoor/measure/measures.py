@@ -33,8 +33,8 @@ class Measure:
         Returns its value for a run, given all rows and its name. None: it is none of runs.
     per : {"round", "epoch"} or None
         Of which it is measured: rounds are horizontal, epochs vertical; None: of both.
-    unit : {"%", "s", "bytes", "count", "clients", "nats", ""}
-        "%" is of a fraction, which is shown as a percentage.
+    unit : {"%", "points", "s", "bytes", "count", "clients", "nats", ""}
+        "%" is of a fraction, which is shown as a percentage; "points" of a difference of two.
     better : {"up", "down", ""}
         For whom the model belongs to.
     title, line, short : str
@@ -85,7 +85,7 @@ class Measure:
     @property
     def scale(self) -> float:
         """What its values are multiplied by to be shown in its unit."""
-        return 100.0 if self.unit == "%" else 1.0
+        return 100.0 if self.unit in ("%", "points") else 1.0
 
     def text(self, row: Row) -> str:
         """Write for people what a row, or a summary, has of it."""
@@ -131,6 +131,8 @@ def text(value: Any, unit: str) -> str:
     match unit:
         case "%":
             return f"{100 * value:.1f}%"
+        case "points":
+            return f"{100 * value:+.1f} points"
         case "s":
             return f"{value:.0f}"
         case "bytes":
@@ -214,6 +216,10 @@ MEASURES: list[Measure] = [
         name="main_accuracy_twin", of=m.twins("main_accuracy"), unit="%",
         title="  of the clean twin", optional=True,
     ),
+    Measure(
+        name="damage", of=m.damage, unit="points", better="down", title="  damage",
+        short="damage", optional=True,
+    ),
     Measure(name="at_chance", of=j.at_chance),
     Measure(name="class_accuracy", of=j.class_accuracy),
     Measure(name="auc", of=j.auc, better="up", title="AUC", optional=True),
@@ -240,6 +246,8 @@ MEASURES: list[Measure] = [
         name="attack_success_floor", of=m.twins("attack_success_rate"), unit="%", title=_FLOOR,
         line="floor", short="floor", color="tab:gray",
     ),
+    Measure(name="attack_success_floor_interval", of=m.twins("attack_success_interval")),
+    Measure(name="attack_success_above_floor", whole=j.above_floor, unit="points", better="down"),
     Measure(
         name="backdoor_lifespan", whole=j.backdoor_lifespan, per="round", unit="count",
         better="down", title="backdoor lifespan, rounds", optional=True, note=_outlived,

@@ -110,6 +110,11 @@ def main_accuracy(test: Answers) -> float:
     return part(predict(test.output) == test.labels)
 
 
+def damage(test: Answers, twin: Row) -> float | None:
+    """Return what an untargeted attack takes of the main accuracy: the clean twin's minus this."""
+    return None if test.target is not None else float(twin["main_accuracy"]) - main_accuracy(test)
+
+
 def attack_success_rate(test: Answers) -> float | None:
     """Return the part of the attacked test rows that get the target class (Definition 1)."""
     return _hits(test.attacked, test.target)

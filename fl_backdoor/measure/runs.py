@@ -3,7 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,9 +14,22 @@ import pandas as pd
 from strategies.checks import line as short_line
 
 from ..errors import UserError
-from ..files import CONFIG, ERROR, METRICS, SUMMARY, TWIN, Row, flatten_config
-from .measures import compared, drawn
+from ..files import (
+    CONFIG,
+    ERROR,
+    FORMAT,
+    METRICS,
+    SUMMARY,
+    TWIN,
+    Row,
+    Summary,
+    flatten_config,
+)
+from .measures import Measure, compared, drawn
 from .own import add_own
+
+RUN = "run"
+"""Column: its directory."""
 
 PROTOCOL = "protocol"
 """Column: horizontal or vertical."""
@@ -40,17 +55,114 @@ def find(folders: list[Path]) -> tuple[list[Path], list[Path]]:
     unfinished: dict[Path, Path] = {}
     for folder in folders:
         try:
-            found = list(_runs(folder))
+            found = list(begun(folder))
         except OSError as error:
             raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
         own = [path for path, has_ended in found if has_ended]
         others = {path.resolve(): path for path, has_ended in found if not has_ended}
         if not own:
-            begun = f", {len(others)} unfinished" if others else ""
-            raise UserError(f"{folder}: no ended run ({SUMMARY} or {ERROR}) below{begun}")
+            rest = f", {len(others)} unfinished" if others else ""
+            raise UserError(f"{folder}: no ended run ({SUMMARY} or {ERROR}) below{rest}")
         ended += own
         unfinished |= others
     return ended, list(unfinished.values())
+
+
+def failed(folders: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return the runs in and below some folders that an error ended, or kept from beginning."""
+    found: dict[Path, tuple[Path, str]] = {}
+    for file in sorted(path for folder in folders for path in folder.rglob(ERROR)):
+        if not file.with_name(SUMMARY).exists():
+            found[file.resolve()] = file.parent, _reason(file)
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended, as its files say.
+
+    Attributes
+    ----------
+    path : Path
+        Its directory.
+    config : dict
+        Its configuration, by dotted keys.
+    summary : dict
+        Empty if an error ended it.
+    error : str
+        That error; "" if the run is complete.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    summary: Summary
+    error: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """Read a run.
+
+        Raises
+        ------
+        UserError
+            If it cannot be read, or its files are of a newer format.
+        """
+        config = flatten_config(_mapping(path / CONFIG))
+        for key in ("name", "seed"):
+            if key not in config:
+                raise _broken(path / CONFIG, f"no {key}")
+        if (path / SUMMARY).exists():
+            return cls(path, config, _checked(path / SUMMARY))
+        return cls(path, config, {}, _reason(path / ERROR))
+
+    @property
+    def name(self) -> str:
+        """Its directory, in characters that tables can hold."""
+        return _short(RUN, self.path)
+
+    @property
+    def unit(self) -> str:
+        """What a row is of: an epoch of a vertical run, or a round."""
+        return "epoch" if "num_epochs" in self.config else "round"
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Its rounds or epochs, from the first.
+
+        Raises
+        ------
+        UserError
+            If they cannot be read.
+        """
+        path = self.path / METRICS
+        if self.error and not path.exists():  # there may be none before the first
+            return []
+        return read_rows(path, self.unit)
+
+    def columns(self) -> Row:
+        """Return its row in a table of runs: configuration, data, versions and measures."""
+        row: Row = {key: _short(key, value) for key, value in self.config.items()}
+        row[RUN] = self.name
+        row[PROTOCOL] = "vertical" if self.unit == "epoch" else "horizontal"
+        row[TWIN] = str(self.path.resolve().name == TWIN)
+        row[EARLY] = int(bool(self.error))
+        row[EPOCHS] = self.path / METRICS if self.unit == "epoch" else None
+        versions = self.summary.get("versions", {})
+        row |= {f"versions.{name}": str(value) for name, value in versions.items()}
+        row |= {key: self.summary[key] for key in ("data", "data_digest") if key in self.summary}
+        return row | {x.name: self._value(x) for x in compared()}
+
+    def _value(self, measure: Measure) -> Any:
+        value = measure.judged({measure.name: None} | self.summary)
+        if not measure.allows(value):
+            reason = f"{measure.name} is {value!r:.40}, not {measure.allowed}"
+            raise _broken(self.path / SUMMARY, reason)
+        return value
+
+
+def said(key: str) -> bool:
+    """Tell what a run says at its end from what it was told."""
+    return key in ("data", "data_digest") or key.startswith("versions.")
 
 
 def collect(paths: list[Path]) -> pd.DataFrame:
@@ -66,38 +178,19 @@ def collect(paths: list[Path]) -> pd.DataFrame:
     UserError
         If a run cannot be read.
     """
-    rows: list[Row] = []
-    configs = [_mapping(path / CONFIG) for path in paths]
-    add_own("measure.extra", _own_measures(configs))
-    for path, config in zip(paths, configs, strict=True):
-        for key in ("name", "seed"):
-            if key not in config:
-                raise _broken(path / CONFIG, f"no {key}")
-        finished, vertical = (path / SUMMARY).exists(), "num_epochs" in config
-        row: Row = {key: _short(key, value) for key, value in flatten_config(config).items()}
-        row[PROTOCOL] = "vertical" if vertical else "horizontal"
-        row[TWIN] = str(path.resolve().name == TWIN)
-        row[EARLY] = int(not finished)
-        row[EPOCHS] = path / METRICS if vertical else None
-        nothing = dict.fromkeys(measure.name for measure in compared())
-        rows.append(row | (_measures(path / SUMMARY) if finished else nothing))
-    return pd.DataFrame(rows)
+    return frame([Run.read(path) for path in paths])
 
 
-def distinct(runs: pd.DataFrame) -> pd.DataFrame:
-    """Keep the first run of each setting and seed: one that is finished, if there is any."""
-    finished_first = runs.sort_values(EARLY, kind="stable")
-    return finished_first.drop_duplicates(result_keys(runs)).sort_index()
+def frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Make a table of runs, a row each."""
+    extras = (run.config.get("measure.extra", []) for run in runs)
+    own = {str(name) for extra in extras if isinstance(extra, list) for name in extra}
+    add_own("measure.extra", sorted(own))
+    return pd.DataFrame([run.columns() for run in runs])
 
 
-def result_keys(runs: pd.DataFrame) -> list[str]:
-    """Return the columns that the result of a run follows from."""
-    unsaid = {"name", "floor", "resume", EPOCHS, EARLY, *(x.name for x in compared())}
-    return [key for key in runs.columns if key not in unsaid and not key.startswith("engine.")]
-
-
-def read_epochs(path: Path) -> list[Row]:
-    """Read the drawn measures of each epoch; a last line that is half-written is left out.
+def read_rows(path: Path, unit: str) -> list[Row]:
+    """Read the rows of rounds or epochs; a last line that is half-written is left out.
 
     Raises
     ------
@@ -109,7 +202,6 @@ def read_epochs(path: Path) -> list[Row]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     rows: list[Row] = []
-    keys = {measure.name for measure in drawn("epoch")}
     for number, text in enumerate(lines, start=1):
         try:
             row = json.loads(text)
@@ -117,7 +209,24 @@ def read_epochs(path: Path) -> list[Row]:
             if number == len(lines):
                 break
             row = None
-        if not (isinstance(row, dict) and row.get("epoch") == number and row.keys() >= keys):
+        if not (isinstance(row, dict) and row.get(unit) == number):
+            raise UserError(f"{path}: line {number} is not the row of {unit} {number}")
+        rows.append(row)
+    return rows
+
+
+def read_epochs(path: Path) -> list[Row]:
+    """Read the drawn measures of each epoch; a last line that is half-written is left out.
+
+    Raises
+    ------
+    UserError
+        If they cannot be read.
+    """
+    rows: list[Row] = []
+    keys = {measure.name for measure in drawn("epoch")}
+    for number, row in enumerate(read_rows(path, "epoch"), start=1):
+        if not row.keys() >= keys:
             raise UserError(f"{path}: line {number} is not the row of epoch {number}")
         for measure in drawn("epoch"):
             if not measure.allows(row[measure.name]):
@@ -129,7 +238,7 @@ def read_epochs(path: Path) -> list[Row]:
     return rows
 
 
-def _runs(folder: Path) -> Iterator[tuple[Path, bool]]:
+def begun(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Yield the runs in and below a folder, and whether they ended; links are followed once."""
     seen: set[Path] = set()
     for name, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
@@ -149,10 +258,12 @@ def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def _own_measures(configs: list[dict[str, Any]]) -> list[str]:
-    """Name the measures that somebody has added to some of the runs."""
-    extras = (flatten_config(config).get("measure.extra", []) for config in configs)
-    return sorted({str(name) for extra in extras if isinstance(extra, list) for name in extra})
+def _reason(path: Path) -> str:
+    """Read why a run ended early."""
+    try:
+        return short_line(path.read_text(errors="replace").strip()) or "error"
+    except OSError as error:
+        return str(error.strerror)
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -166,17 +277,26 @@ def _mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _measures(path: Path) -> dict[str, float | None]:
-    """Read the measures of a summary; all but the accuracy may be missing."""
+def _checked(path: Path) -> Summary:
+    """Read a summary; all but the accuracy may be missing."""
     summary = _mapping(path)
+    number = summary.get("format", FORMAT)
+    if not (isinstance(number, int) and number <= FORMAT):
+        raise _broken(path, f"of format {number!r:.40}, of which this version reads {FORMAT}")
     if summary.get("main_accuracy") is None:
         raise _broken(path, "no main_accuracy")
-    values = {}
-    for measure in compared():
-        value = values[measure.name] = summary.get(measure.name)
-        if not measure.allows(value):
-            raise _broken(path, f"{measure.name} is {value!r:.40}, not {measure.allowed}")
-    return values
+    return _older(summary) | summary
+
+
+def _older(summary: Summary) -> Summary:
+    """Return the measures that follow from others, which older runs have not kept."""
+    keys = ("attack_success_rate", "attack_success_floor", "main_accuracy_twin", "main_accuracy")
+    rate, floor, twin, accuracy = (summary.get(key) for key in keys)
+    if rate is not None and floor is not None:
+        return {"attack_success_above_floor": rate - floor}
+    if rate is None and floor is None and twin is not None and accuracy is not None:
+        return {"damage": twin - accuracy}  # of an untargeted attack
+    return {}
 
 
 def _broken(path: Path, reason: object) -> UserError:

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..checks import is_finite_number
+from ..checks import check_seed, is_finite_number
 from ..round import Outcome, Round
 from ..wrapper import Wrapper
 
@@ -28,6 +28,18 @@ def add_noise(
     """Return a model of shape ``(d,)`` plus noise from N(0, stddev^2)."""
     noisy: NDArray[np.float64] = model + stddev * rng.standard_normal(model.shape)
     return noisy
+
+
+def perturb(
+    model: NDArray[np.float64],
+    dtype: np.dtype[np.floating],
+    stddev: float,
+    rng: np.random.Generator,
+) -> None:
+    """Add noise to a model of shape ``(d,)``, in place, in the precision that it is sent in."""
+    for start in range(0, len(model), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        model[block] = add_noise(model[block].astype(dtype), stddev, rng)
 
 
 class GaussianNoise(Wrapper):
@@ -71,8 +83,7 @@ class GaussianNoise(Wrapper):
         super().__init__(strategy, weighted=weighted, statistics=statistics)
         if not (is_finite_number(stddev) and stddev >= 0):
             raise ValueError(f"stddev = {stddev!r} must be a finite number, 0 or larger")
-        if seed is not None and (type(seed) is not int or seed < 0):
-            raise ValueError(f"seed = {seed!r} must be an integer, 0 or larger, or None")
+        check_seed(seed)
         self.stddev = stddev
         self.seed = seed
 
@@ -86,11 +97,7 @@ class GaussianNoise(Wrapper):
         outcome = self.inner.aggregate(round)
         if outcome.model is not None:
             entropy = None if self.seed is None else [self.seed, round.number]
-            model, rng = outcome.model, np.random.default_rng(entropy)
-            for start in range(0, len(model), _BLOCK):
-                block = slice(start, start + _BLOCK)
-                # On the model in the precision that it would be sent in.
-                sent = model[block].astype(round.models.dtype)
-                model[block] = add_noise(sent, self.stddev, rng)
+            rng = np.random.default_rng(entropy)
+            perturb(outcome.model, round.models.dtype, self.stddev, rng)
             outcome.notes["noise-stddev"] = float(self.stddev)
         return outcome

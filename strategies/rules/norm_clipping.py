@@ -19,6 +19,11 @@ from ..round import Outcome, Round
 from ..wrapper import Wrapper
 
 
+def clip_factors(norms: NDArray[np.float64], max_norm: float) -> NDArray[np.float64]:
+    """Return ``1 / max(1, |dw| / M)`` of norms |dw| of any shape."""
+    return np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
+
+
 def clip(
     models: NDArray[np.floating], center: NDArray[np.floating], max_norm: float
 ) -> NDArray[np.float64]:
@@ -35,14 +40,38 @@ def clip(
     """
     updates: NDArray[np.float64] = np.subtract(models, center, dtype=np.float64)
     norms = np.sqrt(np.square(updates, out=updates).sum(axis=-1, keepdims=True))
-    factors = np.divide(max_norm, norms, out=np.ones_like(norms), where=norms > max_norm)
     np.subtract(models, center, out=updates, dtype=np.float64)  # squared: of no other copy
-    updates *= factors
+    updates *= clip_factors(norms, max_norm)
     updates += center
     return updates
 
 
-class NormClipping(Wrapper):
+class Clipping(Wrapper):
+    """Clip each client's update to a norm that the round's norms decide, then aggregate.
+
+    A defense overrides `bound`.
+    """
+
+    def bound(self, norms: NDArray[np.float64]) -> float:
+        """Return the clipping norm, given the norms of the round's updates, shape (n,)."""
+        raise NotImplementedError
+
+    def aggregate(self, round: Round) -> Outcome:
+        """Clip the updates that are longer than the clipping norm, in place."""
+        name = type(self).__name__
+        if not round.sent and self._sent is None:
+            raise RuntimeError(f"{name}.configure_train must run before aggregate_train")
+        norms = round.updates.norms
+        bound = self.bound(norms)
+        clipped = norms > bound
+        for row in np.flatnonzero(clipped):
+            round.models[row] = clip(round.models[row], round.center, bound)
+        outcome = self.inner.aggregate(round.with_models(round.models))
+        outcome.notes |= {"clipping-norm": bound, "update-norms": norms, "clipped": clipped}
+        return outcome
+
+
+class NormClipping(Clipping):
     """Clip each client's update against the global model to a norm, then aggregate.
 
     Parameters
@@ -81,15 +110,6 @@ class NormClipping(Wrapper):
         log(INFO, "\t├──> NormClipping: max_norm %s", self.max_norm)
         super().summary()
 
-    def aggregate(self, round: Round) -> Outcome:
-        """Clip the updates that are longer than the clipping norm, in place."""
-        if not round.sent and self._sent is None:
-            raise RuntimeError("NormClipping.configure_train must run before aggregate_train")
-        norms = round.updates.norms
-        bound = float(np.median(norms)) if self.max_norm == "median" else float(self.max_norm)
-        clipped = norms > bound
-        for row in np.flatnonzero(clipped):
-            round.models[row] = clip(round.models[row], round.center, bound)
-        outcome = self.inner.aggregate(round.with_models(round.models))
-        outcome.notes |= {"clipping-norm": bound, "update-norms": norms, "clipped": clipped}
-        return outcome
+    def bound(self, norms: NDArray[np.float64]) -> float:
+        """Return the norm of the setting, or the median of the round's."""
+        return float(np.median(norms)) if self.max_norm == "median" else float(self.max_norm)

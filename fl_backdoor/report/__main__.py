@@ -1,0 +1,41 @@
+"""Report runs: ``python -m fl_backdoor.report RUNS... --out DIR``.
+
+Any set of run and sweep directories becomes one page, ``DIR/index.html``, that opens offline, with
+tidy tables and figures beside it. What cannot be read is named and skipped.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..config import fail
+from ..errors import UserError
+from ..screen import Screen
+from .report import write_report
+
+
+def main() -> None:
+    """Report from the command line; bad input is one line on stderr and exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m fl_backdoor.report", description=__doc__)
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="run or sweep directories")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    arguments = parser.parse_args()
+    console = Screen()
+    try:
+        if "" in (*arguments.runs, arguments.out):  # as a path it would be the working directory
+            raise UserError("'': not the name of a directory")
+        write_report(
+            [Path(run) for run in arguments.runs],
+            Path(arguments.out),
+            lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        )
+    except (UserError, OSError) as error:
+        console.on_broken_pipe()
+        fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

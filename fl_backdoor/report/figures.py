@@ -1,0 +1,174 @@
+"""The figures of a report: means and 95 % bands over seeds, told apart without their colors."""
+
+from collections.abc import Iterable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from textwrap import fill
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from ..measure.figures import new_axes, save_figure
+from ..measure.measures import Measure, drawn
+from ..measure.runs import RUN
+from .matrix import ATTACK, DEFENSE, Estimate, Matrix, Section, in_order
+
+STYLES: Final = ("-", "--", "-.", ":")
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+SHOWN: Final = ": mean over seeds, and its 95 % interval where there are several"
+MOST_PANELS: Final = 24
+"""Attacks that are drawn; the tables have them all."""
+
+
+def draw_section(section: Section, rows: pd.DataFrame, place: Path) -> list[tuple[Path, str]]:
+    """Draw what a section has to be drawn.
+
+    Parameters
+    ----------
+    section : Section
+        Its runs.
+    rows : DataFrame
+        All rounds and epochs of the report.
+    place : Path
+        Files, without what their names end in.
+
+    Returns
+    -------
+    list of (Path, str)
+        PNG files, each with an SVG file beside it, and what they show.
+    """
+    found = []
+    for matrix in section.matrices:
+        path = place.with_name(f"{place.name}-{matrix.kind.name}")
+        found.append((_save(_success(matrix), path), f"{matrix.kind.title}{SHOWN}"))
+    own = rows.merge(section.table[[RUN, ATTACK, DEFENSE]], on=RUN)
+    for unit, part in own.groupby("unit"):
+        for measure in drawn(str(unit)):
+            if measure.name in part and part[measure.name].notna().any():
+                path = place.with_name(f"{place.name}-{measure.name}".replace("_", "-"))
+                figure = _curves(part, measure, str(unit))
+                found.append((_save(figure, path), f"{measure.title.strip()} by {unit}{SHOWN}"))
+    return found
+
+
+def _success(matrix: Matrix) -> Any:
+    """Draw a point for each cell: the mean and its 95 % interval."""
+    width = min(14.0, 3.5 + 0.35 * len(matrix.attacks) * (1 + 0.4 * len(matrix.defenses)))
+    figure, axes = new_axes(max(6.4, width), 4.2)
+    steps = np.linspace(-0.3, 0.3, len(matrix.defenses)) if len(matrix.defenses) > 1 else [0.0]
+    for name, step, look in zip(matrix.defenses, steps, _looks(len(matrix.defenses)), strict=True):
+        cells = [(x, matrix.cells.get((name, a))) for x, a in enumerate(matrix.attacks)]
+        points = [(x + step, c.success) for x, c in cells if c and c.success.mean is not None]
+        axes.errorbar(
+            [x for x, _ in points],
+            [100 * (e.mean or 0.0) for _, e in points],
+            [100 * (e.half or 0.0) for _, e in points],
+            capsize=2, color=look["color"], marker=look["marker"], linestyle="none", label=name,
+        )  # fmt: skip
+    axes.axhline(0, color="black", lw=0.8)
+    axes.axhline(100 * matrix.kind.beaten, color="black", lw=0.8, ls=":")
+    axes.set_xlim(-0.5, len(matrix.attacks) - 0.5)
+    labels = [fill(name, 22) for name in matrix.attacks]
+    axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0)
+    unit = "%" if matrix.kind.measure == "attack_success_rate" else "points"
+    axes.set(xlabel="attack", ylabel=f"{fill(matrix.kind.title, 40)} ({unit})")
+    axes.grid(axis="y", alpha=0.3)
+    _legend(figure, axes)
+    return figure
+
+
+def _curves(rows: pd.DataFrame, measure: Measure, unit: str) -> Any:
+    """Draw a measure over rounds: a panel an attack, a line a defense."""
+    rows = rows[rows[measure.name].notna()]
+    attacks, defenses = in_order(rows[ATTACK])[:MOST_PANELS], in_order(rows[DEFENSE])
+    columns = min(2, len(attacks))
+    high = -(-len(attacks) // columns)
+    figure, panels = new_axes(4.8 * columns + 0.4, 3.0 * high + 0.8, rows=high, columns=columns)
+    panels = np.atleast_1d(panels).ravel()
+    for axes, attack in zip(panels, attacks, strict=False):
+        for name, look in zip(defenses, _looks(len(defenses)), strict=True):
+            own = rows[(rows[ATTACK] == attack) & (rows[DEFENSE] == name)]
+            if not len(own):
+                continue
+            numbers, estimates = over_rounds(own, measure.name)
+            mean = np.array([np.nan if e.mean is None else 100 * e.mean for e in estimates])
+            half = np.array([100 * (e.half or 0.0) for e in estimates])
+            axes.plot(numbers, mean, markersize=4, markevery=max(1, len(mean) // 8), **look)
+            axes.fill_between(numbers, mean - half, mean + half, color=look["color"], alpha=0.15)
+            axes.lines[-1].set_label(name)
+        axes.set(title=fill(attack, 40), xlabel=unit, ylabel=f"{measure.title.strip()} (%)")
+        axes.set(ylim=(-3, 103))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(attacks) :]:
+        axes.set_axis_off()
+    _legend(figure, *panels)
+    return figure
+
+
+def over_rounds(rows: pd.DataFrame, name: str) -> tuple[list[int], list[Estimate]]:
+    """Return the rounds, and of each the estimate over seeds; success at chance is none."""
+    values = rows[name].astype(float)
+    if name in {x.name for x in drawn("round") if x.needs_skill} and "at_chance" in rows:
+        values = values.where(~rows["at_chance"].fillna(value=False).astype(bool))
+    groups = values.groupby(rows["number"])
+    return [int(number) for number, _ in groups], [Estimate.of(some) for _, some in groups]
+
+
+def _looks(count: int) -> Iterable[dict[str, Any]]:
+    """Return looks of lines that differ in color, in dashes and in their markers."""
+    from matplotlib import colormaps
+
+    colors = cycle(map(colormaps["tab10"], range(10)))
+    looks = zip(colors, cycle(STYLES), cycle(MARKERS), strict=False)
+    return [{"color": c, "linestyle": s, "marker": m} for c, s, m in islice(looks, count)]
+
+
+def _legend(figure: Any, *panels: Any) -> None:
+    named = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if named:
+        columns = 3 if len(panels) > 1 else 2
+        labels = [fill(label, 28) for label in named]
+        figure.legend(
+            named.values(), labels, loc="outside lower center", ncols=columns, fontsize=8
+        )
+        rows = -(-sum(label.count("\n") + 1 for label in labels) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * rows)
+
+
+def _save(figure: Any, place: Path) -> Path:
+    """Write a figure as PNG and as SVG; return the PNG."""
+    for end in (".svg", ".png"):
+        save_figure(figure, place.with_name(place.name + end))
+    return place.with_name(place.name + ".png")
+
+
+def draw_graphs(tables: Sequence[pd.DataFrame], out: Path) -> list[list[tuple[Path, str]]]:
+    """Draw the agreement graphs of each section's runs, one of each attack and defense.
+
+    A graph that cannot be read is left out: the run has drawn it for itself.
+    """
+    import networkx as nx
+
+    from ..measure.graph import draw_agreement
+
+    found: list[list[tuple[Path, str]]] = []
+    for number, table in enumerate(tables, start=1):
+        found.append([])
+        for place, (pair, runs) in enumerate(table.groupby([DEFENSE, ATTACK], sort=False)):
+            files = [f for run in runs[RUN] if (f := Path(run) / "agreement.graphml").exists()]
+            try:
+                graph = nx.read_graphml(files[0], node_type=int) if files else None
+            except (OSError, ValueError, SyntaxError, KeyError, nx.NetworkXError):
+                graph = None
+            if graph is None or not draw_agreement(graph, out / f"{number}-agreement-{place}.svg"):
+                continue
+            path = out / f"{number}-agreement-{place}.png"
+            draw_agreement(graph, path)
+            found[-1].append((path, f"Agreement graph, last round: {pair[0]} against {pair[1]}"))
+    return found

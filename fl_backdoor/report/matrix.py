@@ -1,0 +1,293 @@
+"""The matrix of attacks and defenses: what each cell has, and each defense's worst case."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from ..federation.roster import ROSTER
+from ..measure.caveats import UNDEFENDED, attack, defense
+from ..measure.runs import EARLY, Run
+from ..measure.settings import NOTHING, differing, numerically, split
+from .tidy import BESIDE
+
+ATTACK, DEFENSE = "attack", "defense"
+"""Columns: an attack and a defense, by their classes and the keys in which those differ."""
+NO_ATTACK: Final = "no attack"
+AXES: Final = {ATTACK: ("attack.",), DEFENSE: ("strategy.", "defenses.")}
+"""How the keys of what an axis names begin."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of attack, and how its success is told.
+
+    Attributes
+    ----------
+    name : str
+        "targeted" or "untargeted".
+    measure : str
+        What of a run tells it, a fraction.
+    title : str
+        In words.
+    beaten : float
+        From so much on an attack beats a defense.
+    """
+
+    name: str
+    measure: str
+    title: str
+    beaten: float
+
+
+TARGETED: Final = Kind(
+    "targeted", "attack_success_above_floor", "attack success above its floor", 0.2
+)
+NO_FLOOR: Final = Kind("targeted", "attack_success_rate", "attack success (no floor)", 0.2)
+UNTARGETED: Final = Kind("untargeted", "damage", "accuracy that the clean twin has more", 0.1)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean and spread over seeds; None where there is nothing to average, or one seed."""
+
+    mean: float | None
+    std: float | None
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Any) -> "Estimate":
+        """Estimate from one value a seed, of which some may be missing."""
+        some = pd.to_numeric(pd.Series(values), errors="coerce").dropna().to_numpy(float)
+        if not len(some):
+            return cls(None, None, 0)
+        spread = float(some.std(ddof=1)) if len(some) > 1 else None
+        return cls(float(some.mean()), spread, len(some))
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the mean's 95 % interval (Student's t); None of one seed."""
+        if self.std is None:
+            return None
+        return float(t.ppf(0.975, self.seeds - 1)) * self.std / math.sqrt(self.seeds)
+
+    def overlaps(self, other: "Estimate") -> bool:
+        """Tell whether its 95 % interval and another one have a point in common."""
+        if self.half is None or other.half is None or self.mean is None or other.mean is None:
+            return False
+        return abs(self.mean - other.mean) <= self.half + other.half
+
+    def text(self, sign: str = "") -> str:
+        """Write it in percent or points."""
+        if self.mean is None:
+            return NOTHING
+        spread = "" if self.std is None else f" ± {100 * self.std:.1f}"
+        return f"{100 * self.mean:{sign}.1f}{spread}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one attack under one defense, over seeds."""
+
+    accuracy: Estimate
+    success: Estimate
+    runs: int
+    early: int
+    at_chance: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every run of it tells how well the attack does."""
+        return self.success.seeds == self.runs > 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of it beside its numbers."""
+        counts = {"ended early": self.early, "at chance": self.at_chance}
+        notes = [f"{n} of {self.runs} {what}" for what, n in counts.items() if n]
+        return [*notes, *[f"{self.runs} run"] * (self.runs == 1)]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All defenses against all attacks of one kind."""
+
+    kind: Kind
+    defenses: list[str]
+    attacks: list[str]
+    cells: dict[tuple[str, str], Cell]
+    clean: dict[str, tuple[str, Cell]] = field(default_factory=dict)
+    """Of each defense where nobody attacks: its name there, which may tell of no attackers."""
+
+    def beaten(self, defense: str, attack: str) -> bool:
+        """Tell whether an attack beats a defense."""
+        cell = self.cells.get((defense, attack))
+        mean = None if cell is None else cell.success.mean
+        return mean is not None and mean >= self.kind.beaten
+
+    def worst(self, defense: str) -> tuple[str, Estimate] | None:
+        """Return the attack that a defense fares worst against, and how."""
+        own = {a: c.success for a in self.attacks if (c := self.cells.get((defense, a)))}
+        told = {a: e for a, e in own.items() if e.mean is not None}
+        return max(told.items(), key=lambda item: item[1].mean or 0.0) if told else None
+
+    def untold(self, defense: str) -> list[str]:
+        """Return the attacks of which a defense's runs do not tell, or not all."""
+        return [
+            a for a in self.attacks if (c := self.cells.get((defense, a))) is None or not c.whole
+        ]
+
+    def answer(self) -> str:
+        """Name the best defense by its worst attack, and the attack that beats most."""
+        whole = {d: w for d in self.defenses if not self.untold(d) and (w := self.worst(d))}
+        if not whole:
+            return f"Against {self.kind.name} attacks no defense has been tried with all of them."
+        best, (attack, estimate) = min(whole.items(), key=lambda item: item[1][1].mean or 0.0)
+        near = [d for d, (_, other) in whole.items() if d != best and estimate.overlaps(other)]
+        tied = f"; 95 % intervals overlap with {', '.join(near)}" if near else ""
+        lost = {a: sum(self.beaten(d, a) for d in self.defenses) for a in self.attacks}
+        strongest = max(lost, key=lambda a: (lost[a], self._mean(a)))
+        points = f"{100 * self.kind.beaten:.0f} points"
+        of = f"of {len(self.defenses)} defenses" if len(self.defenses) > 1 else "the only defense"
+        beats = f"{strongest} beats most: {lost[strongest]} {of} by {points} or more"
+        if not lost[strongest]:
+            beats = f"no attack takes {points} from any"
+        left = [d for d in self.defenses if d not in whole]
+        but = f" Not ranked, as runs are missing: {', '.join(left)}." if left else ""
+        return (
+            f"Against {self.kind.name} attacks the best defense by its worst attack is {best} "
+            f"({attack}: {estimate.text('+')} points{tied}); {beats}.{but}"
+        )
+
+    def _mean(self, attack: str) -> float:
+        own = (self.cells.get((d, attack)) for d in self.defenses)
+        return float(np.mean([c.success.mean or 0.0 for c in own if c] or [0.0]))
+
+
+@dataclass(frozen=True)
+class Section:
+    """Runs that differ in attack, defense and seed, and in nothing else.
+
+    Attributes
+    ----------
+    reason : dict of str to str
+        The other keys in which runs of the report differ, and what these have.
+    table : DataFrame
+        A row a run, with the columns `ATTACK` and `DEFENSE`.
+    matrices : list of Matrix
+        Of targeted and of untargeted attacks, where there are such.
+    """
+
+    reason: dict[str, str]
+    table: pd.DataFrame
+    matrices: list[Matrix]
+
+
+def sections(runs: Sequence[Run], table: pd.DataFrame) -> list[Section]:
+    """Split runs by every key in which they differ that is neither attack, defense nor seed.
+
+    Who attacks, and when, is no part of an attack here. Runs without an attack stand in the section
+    of every roster.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        None repeats another.
+    table : DataFrame
+        Their rows, in their order.
+    """
+    names = {ATTACK: [attack(run) for run in runs], DEFENSE: [_named(run) for run in runs]}
+    table = table.assign(**names).replace({ATTACK: {"NoAttack": NO_ATTACK, "": NO_ATTACK}})
+    keys = [key for key in differing(_configured(table)) if _splits(key)]
+    rosters = [key for key in keys if key.startswith("attack.")]
+    found = []
+    for reason, part in split(table, [key for key in keys if key not in rosters]):
+        nobody = part[ATTACK] == NO_ATTACK
+        for roster, own in split(part[~nobody], rosters) or [({}, part[~nobody])]:
+            found.append(_section(reason | roster, pd.concat([own, part[nobody]])))
+    return found
+
+
+def _configured(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=[*AXES, *BESIDE])
+
+
+def _splits(key: str) -> bool:
+    axis = next((a for a, starts in AXES.items() if key.startswith(starts)), None)
+    return axis is None or (axis == ATTACK and key.rpartition(".")[2] in ROSTER)
+
+
+def _section(reason: dict[str, str], part: pd.DataFrame) -> Section:
+    part = part.copy()
+    keys = differing(_configured(part))
+    for axis, starts in AXES.items():
+        own = [k for k in keys if k.startswith(starts) and not k.endswith("_target_")]
+        part[axis] = [_label(part, axis, own, row) for _, row in part.iterrows()]
+    attacks = [name for name in in_order(part[ATTACK]) if name != NO_ATTACK]
+    defenses = in_order(part[DEFENSE])
+    by = dict(iter(part.groupby([DEFENSE, ATTACK], sort=False)))
+    aims = ["attack_success_rate", "attack_success_floor"]
+    aimed = {a for a in attacks if part.loc[part[ATTACK] == a, aims].notna().any(axis=None)}
+    floors = part.loc[part[ATTACK].isin(aimed), TARGETED.measure].notna().any()
+    matrices = []
+    for kind, own in (
+        (TARGETED if floors else NO_FLOOR, [a for a in attacks if a in aimed]),
+        (UNTARGETED, [a for a in attacks if a not in aimed]),
+    ):
+        if own:
+            there = [d for d in defenses if any((d, a) in by for a in own)]
+            cells = {(d, a): _cell(by[d, a], kind) for d in there for a in own if (d, a) in by}
+            clean = {d: (n, _cell(by[n, NO_ATTACK], kind)) for d in there if (n := _alone(d, by))}
+            matrices.append(Matrix(kind, there, own, cells, clean))
+    return Section(reason, part, matrices)
+
+
+def _alone(defense: str, by: Iterable[tuple[str, str]]) -> str:
+    """Name a defense's runs without an attack: its own, or all that there are of its class."""
+    names = [name for name, attack in by if attack == NO_ATTACK]
+    if defense in names:
+        return defense
+    alike = [name for name in names if name.partition(" ")[0] == defense.partition(" ")[0]]
+    return alike[0] if len(alike) == 1 else ""
+
+
+def _label(part: pd.DataFrame, axis: str, keys: Sequence[str], row: "pd.Series[Any]") -> str:
+    """Name an attack or defense by its class, and the keys in which those of the class differ."""
+    alike = part[part[axis] == row[axis]]
+    own = [key for key in keys if alike[key].nunique(dropna=False) > 1]
+    return " ".join([row[axis], *(f"{_leaf(key)}={row[key]}" for key in own)])
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _cell(runs: pd.DataFrame, kind: Kind) -> Cell:
+    return Cell(
+        Estimate.of(runs["main_accuracy"]),
+        Estimate.of(runs[kind.measure]),
+        len(runs),
+        int(runs[EARLY].sum()),
+        int(runs["at_chance"].fillna(0).sum()),
+    )
+
+
+def _named(run: Run) -> str:
+    name = defense(run)
+    if name != UNDEFENDED or run.unit == "epoch":
+        return name
+    return str(run.config.get("strategy._target_", name)).rpartition(".")[2]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return different names, the plain average first, then by their letters and numbers."""
+
+    def place(name: str) -> tuple[bool, str, list[tuple[float, str]]]:
+        own = [numerically(part.rpartition("=")[2]) for part in name.split(" ")[1:]]
+        return name not in ("FedAvg", UNDEFENDED), name.partition(" ")[0], own
+
+    return sorted(set(names), key=place)
