@@ -33,9 +33,9 @@ ROWS = {"seed": "0", "dataset.source": "bundled", "num_epochs": "2"}
 STAND_IN = {
     "seed": "0",
     "dataset.source": "synthetic",
-    "dataset.train_rows": "6000",
+    "dataset.train_rows": "20000",
     "dataset.test_rows": "4000",
-    "num_epochs": "2",
+    "num_epochs": "4",
 }
 
 THREE_SEEDS = {"seed": "range(3)"}
@@ -112,7 +112,7 @@ PLANS = {
                 Part("vertical_mnist", THREE_SEEDS | {"top": "dense", "defense": "clipping"}),
                 *_vertical("combined", overrides=THREE_SEEDS),
             ),
-            "bundled digits enlarged by jitter and a synthetic stand-in of NUS-WIDE, 2 epochs",
+            "bundled digits enlarged by jitter, a synthetic stand-in of NUS-WIDE, a few epochs",
         ),
     )
 }

@@ -134,9 +134,7 @@ def _legend(figure: Any, *panels: Any) -> None:
     if named:
         columns = 3 if len(panels) > 1 else 2
         labels = [fill(label, 28) for label in named]
-        figure.legend(
-            named.values(), labels, loc="outside lower center", ncols=columns, fontsize=8
-        )
+        figure.legend(named.values(), labels, loc="outside lower center", ncols=columns, fontsize=8)
         rows = -(-sum(label.count("\n") + 1 for label in labels) // columns)
         figure.set_figheight(figure.get_figheight() + 0.2 * rows)
 
