@@ -118,6 +118,57 @@ def test_two_values_of_s_show_growth_and_no_line() -> None:
     assert found[0].reason == "two values of S can show growth, but no line"
 
 
+def split_learning(good: bool) -> pd.DataFrame:
+    """Invent runs of Liu et al. on MNIST in which everything is as they say, or nothing."""
+    own = {
+        "dataset._target_": "MnistRows",
+        "dataset.source": "idx",
+        "num_epochs": 20,
+        "bottom.projection": True,
+        "attack._target_": "GradientReplacement",
+        "attack.gamma": 10,
+        EARLY: 0,
+    }
+    works = own | {"attack._target_": "LocalizedReplacement", "top._target_": "DenseTop"}
+    noise = works | {"defenses.noise.distribution": "gaussian"}
+    rate, variance = "defenses.sparsification.drop_rate", "defenses.noise.variance"
+    clean = own | {"attack._target_": "NoAttack", "num_epochs": 50}
+    rows = [
+        (clean | {"top._target_": "SumTop"}, 0.957, 0.8, 0.0),
+        (clean | {"top._target_": "DenseTop"}, 0.971, 0.7, 0.0),
+        *((own | {"top._target_": "SumTop", "attack.gamma": g}, 0.94, 0.1, 0.9) for g in (5, 10)),
+        (own | {"top._target_": "SumTop", "bottom.projection": False}, 0.94, 0.1, 0.9),
+        (works | {"top._target_": "SumTop"}, 0.94, 0.1, 0.9),
+        (own | {"attack._target_": "LabelInference", "top._target_": "SumTop"}, 0.94, 0.1, 0.9),
+        (own | {"top._target_": "DenseTop"}, 0.96, 0.9, 0.1),
+        (noise | {variance: 0.001}, 0.96, 0.2, 0.9),
+        (noise | {variance: 0.05}, 0.96, 0.2, 0.05),
+        (works | {rate: 0.5}, 0.96, 0.2, 0.9),
+        (works | {rate: 0.99}, 0.96, 0.2, 0.1),
+        (works | {"defenses.clipping.max_norm": 0.5}, 0.96, 0.2, 0.8),
+    ]
+    invented = [
+        row
+        | {
+            "seed": seed,
+            "main_accuracy": right if good else wrong,
+            "backdoor_accuracy": backdoor if good else 1 - backdoor,
+            "attack_success_rate": backdoor if good else 0.5,
+        }
+        for seed in range(3)
+        for row, right, wrong, backdoor in rows
+    ]
+    return pd.DataFrame(invented).reindex(columns=COLUMNS)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_split_learning_is_as_the_paper_says_or_is_not(good: bool) -> None:
+    found = list(liu2020.claims(split_learning(good)))
+    full = [claim for claim in found if "NUS-WIDE" in claim.where or "Table 1" in claim.where]
+    assert {claim.verdict for claim in full} == {UNKNOWN}
+    assert {claim.verdict for claim in found if claim not in full} == {REPRODUCED if good else NOT}
+
+
 @pytest.mark.parametrize("paper", [cao2019, liu2020])
 def test_without_runs_every_claim_stands_with_a_reason(paper: Any) -> None:
     nothing = pd.DataFrame(columns=COLUMNS)

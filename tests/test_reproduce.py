@@ -16,7 +16,7 @@ from rich.console import Console
 from fl_backdoor import reproduce
 from fl_backdoor.config import load
 from fl_backdoor.errors import UserError
-from fl_backdoor.files import COMMAND, CONFIG, ERROR, METRICS
+from fl_backdoor.files import COMMAND, CONFIG, ERROR, METRICS, MODEL
 from fl_backdoor.papers import plan as plans
 from fl_backdoor.papers import pool
 from fl_backdoor.papers.grids import PLANS
@@ -45,8 +45,10 @@ TWO = Plan(
 
 
 @pytest.fixture(autouse=True)
-def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_threads(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Save the seconds that a process takes to import what is here already."""
+    if request.node.get_closest_marker("slow"):
+        return
     monkeypatch.setattr(pool, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
 
 
@@ -152,6 +154,17 @@ def test_what_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert line in text.getvalue()
     assert (bad.path / ERROR).read_text() == line.partition(": ")[2] + "\n"
     assert pool.missing(every) == [bad]
+
+
+@pytest.mark.slow
+def test_processes_do_the_same_as_one(tmp_path: Path) -> None:
+    found = [jobs(TWO, tmp_path / where, seeds=1) for where in ("processes", "here")]
+    console, _ = screen()
+    assert pool.work(found[0], 2, console) == []
+    assert [pool.train(job) for job in found[1]] == ["", ""]
+    for one, two in zip(*found, strict=True):
+        same = [(job.path / MODEL).read_bytes() for job in (one, two)]
+        assert same[0] == same[1]
 
 
 def test_the_part_of_a_run_is_read_from_its_rows(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from .cao2019_runs import DEFAULT, TABLE2, prepared
 from .claims import Claim, chosen, judged, seeds, spread
-from .propositions import Effect, bend, proposition1, proposition2, proposition3, fitted
+from .propositions import Effect, bend, fitted, proposition1, proposition2, proposition3
 
 ALPHA = 0.05
 """Of every test."""

@@ -39,6 +39,7 @@ STAND_IN = {
 }
 
 THREE_SEEDS = {"seed": "range(3)"}
+TWENTY = THREE_SEEDS | {"num_epochs": "20", "floor": "false"}
 WORKS = {"attack": "localized_replacement"}
 """The attack that Fig. 4 and 5 are repeated with."""
 
@@ -108,8 +109,8 @@ PLANS = {
                 *_vertical(
                     "fig7", {"top": "dense", "defenses.sparsification.drop_rate": "0.5,0.99"}
                 ),
-                Part("vertical_mnist", THREE_SEEDS | {"attack": "label_inference"}),
-                Part("vertical_mnist", THREE_SEEDS | {"top": "dense", "defense": "clipping"}),
+                Part("vertical_mnist", TWENTY | {"attack": "label_inference"}),
+                Part("vertical_mnist", TWENTY | {"top": "dense", "defense": "clipping"}),
                 *_vertical("combined", overrides=THREE_SEEDS),
             ),
             "bundled digits enlarged by jitter, a synthetic stand-in of NUS-WIDE, a few epochs",
