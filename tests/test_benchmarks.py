@@ -5,9 +5,10 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import memory, rounds, rules, small_clients, startup, vertical, write
+from benchmarks import data_sets, memory, rounds, rules, small_clients, startup, vertical, write
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,3 +86,9 @@ def test_the_docs_have_every_benchmark() -> None:
             import_module(f"benchmarks.{path.stem}"), "main"
         ):
             assert f"python -m benchmarks.{path.stem}" in text, path.stem
+
+
+def test_the_table_of_three_data_sets_is_that_of_its_rows() -> None:
+    """`python -m benchmarks.data_sets` makes it so."""
+    text = data_sets.PAGE.read_text()
+    assert data_sets.rebuilt(text, pd.read_csv(data_sets.TABLE)) == text
