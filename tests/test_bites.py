@@ -1,4 +1,4 @@
-"""The stored table of attacks that bite and defenses that hold them, and a run of it played again."""
+"""The stored table of attacks that bite and defenses that hold them; one run is played again."""
 
 from pathlib import Path
 
@@ -50,7 +50,9 @@ def test_the_defense_holds_it_or_says_that_it_does_not(defense: str) -> None:
 def test_a_run_played_again_is_the_row_that_is_stored(defense: str, tmp_path: Path) -> None:
     attack = bites.DEFENSES[defense][0][0]
     (stored,) = (
-        row for row in ROWS if (row["defense"], row["attack"], row["seed"]) == (defense, attack, "0")
+        row
+        for row in ROWS
+        if (row["defense"], row["attack"], row["seed"]) == (defense, attack, "0")
     )
     again = bites.played(defense, attack, 0)
     for column in ("main_accuracy", "attack_success", "floor", "twin_accuracy"):
