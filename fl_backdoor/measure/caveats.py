@@ -212,8 +212,8 @@ def attacked(run: Run) -> bool:
 
 
 def attack(run: Run) -> str:
-    """Name a run's attack by its class."""
-    return _class(run.config.get("attack._target_", ""))
+    """Name a run's attack by its classes, from the outside."""
+    return _nested(run, "attack", "data")
 
 
 def defense(run: Run) -> str:
@@ -221,11 +221,8 @@ def defense(run: Run) -> str:
     if run.unit == "epoch":
         parts = [k for k in run.config if re.fullmatch(r"defenses\.\w+\._target_", k)]
         return " + ".join(_class(run.config[key]) for key in parts) or UNDEFENDED
-    key, names = "strategy.", []
-    while f"{key}_target_" in run.config:
-        names.append(_class(run.config[f"{key}_target_"]))
-        key += "strategy."
-    return UNDEFENDED if AVERAGES.issuperset(names) else "(".join(names) + ")" * (len(names) - 1)
+    name = _nested(run, "strategy", "strategy")
+    return UNDEFENDED if AVERAGES.issuperset(re.findall(r"\w+", name)) else name
 
 
 def settled(rows: Sequence[Row]) -> bool:
@@ -281,6 +278,15 @@ def _line(start: str, hits: Sequence[Run], runs: Sequence[Run], end: str = "") -
     names = dict.fromkeys(f"{defense(run)} x {attack(run)}" for run in hits)
     which = f" ({', '.join(names)})" if len(names) <= 3 and len(hits) < len(runs) else ""
     return f"{start}{count}{which}{': ' * bool(end)}{end}."
+
+
+def _nested(run: Run, node: str, inner: str) -> str:
+    """Name the classes of a node and of those that stand in it under a key."""
+    names = []
+    while f"{node}._target_" in run.config:
+        names.append(_class(run.config[f"{node}._target_"]))
+        node = f"{node}.{inner}"
+    return "(".join(names) + ")" * (len(names) - 1)
 
 
 def _class(name: object) -> str:

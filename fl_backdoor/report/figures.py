@@ -71,8 +71,7 @@ def _success(matrix: Matrix) -> Any:
     axes.set_xlim(-0.5, len(matrix.attacks) - 0.5)
     labels = [fill(name, 22) for name in matrix.attacks]
     axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0)
-    unit = "%" if matrix.kind.measure == "attack_success_rate" else "points"
-    axes.set(xlabel="attack", ylabel=f"{fill(matrix.kind.title, 40)} ({unit})")
+    axes.set(xlabel="attack", ylabel=f"{fill(matrix.kind.title, 40)} ({matrix.kind.unit})")
     axes.grid(axis="y", alpha=0.3)
     _legend(figure, axes)
     return figure

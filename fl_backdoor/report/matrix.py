@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import t
 
 from ..federation.roster import ROSTER
-from ..measure.caveats import UNDEFENDED, attack, defense
+from ..measure.caveats import UNDEFENDED, attack, attacked, defense
 from ..measure.runs import EARLY, Run
 from ..measure.settings import NOTHING, differing, numerically, split
 from .tidy import BESIDE
@@ -34,6 +34,8 @@ class Kind:
         What of a run tells it, a fraction.
     title : str
         In words.
+    unit : str
+        In which it is shown: "points" of a difference, "%" of a rate.
     beaten : float
         From so much on an attack beats a defense.
     """
@@ -41,14 +43,19 @@ class Kind:
     name: str
     measure: str
     title: str
-    beaten: float
+    unit: str = "points"
+    beaten: float = 0.2
+
+    def text(self, estimate: "Estimate") -> str:
+        """Write a success, without its unit."""
+        return estimate.text("+" if self.unit == "points" else "")
 
 
-TARGETED: Final = Kind(
-    "targeted", "attack_success_above_floor", "attack success above its floor", 0.2
+TARGETED: Final = Kind("targeted", "attack_success_above_floor", "attack success above its floor")
+NO_FLOOR: Final = Kind("targeted", "attack_success_rate", "attack success (no floor)", "%")
+UNTARGETED: Final = Kind(
+    "untargeted", "damage", "accuracy that the clean twin has more", beaten=0.1
 )
-NO_FLOOR: Final = Kind("targeted", "attack_success_rate", "attack success (no floor)", 0.2)
-UNTARGETED: Final = Kind("untargeted", "damage", "accuracy that the clean twin has more", 0.1)
 
 
 @dataclass(frozen=True)
@@ -146,21 +153,25 @@ class Matrix:
         whole = {d: w for d in self.defenses if not self.untold(d) and (w := self.worst(d))}
         if not whole:
             return f"Against {self.kind.name} attacks no defense has been tried with all of them."
+        unit = self.kind.unit
         best, (attack, estimate) = min(whole.items(), key=lambda item: item[1][1].mean or 0.0)
         near = [d for d, (_, other) in whole.items() if d != best and estimate.overlaps(other)]
         tied = f"; 95 % intervals overlap with {', '.join(near)}" if near else ""
         lost = {a: sum(self.beaten(d, a) for d in self.defenses) for a in self.attacks}
         strongest = max(lost, key=lambda a: (lost[a], self._mean(a)))
-        points = f"{100 * self.kind.beaten:.0f} points"
-        of = f"of {len(self.defenses)} defenses" if len(self.defenses) > 1 else "the only defense"
-        beats = f"{strongest} beats most: {lost[strongest]} {of} by {points} or more"
+        least = f"{100 * self.kind.beaten:.0f} {unit}"
+        beats = f"{strongest} beats most: {lost[strongest]} of {len(self.defenses)} defenses"
+        if len(self.defenses) == 1:
+            beats = f"{strongest} beats it, the only one"
+        beats += f", by {least} or more"
         if not lost[strongest]:
-            beats = f"no attack takes {points} from any"
+            beats = f"no attack reaches {least} against any"
         left = [d for d in self.defenses if d not in whole]
         but = f" Not ranked, as runs are missing: {', '.join(left)}." if left else ""
         return (
             f"Against {self.kind.name} attacks the best defense by its worst attack is {best} "
-            f"({attack}: {estimate.text('+')} points{tied}); {beats}.{but}"
+            f"({attack}: {self.kind.title} {self.kind.text(estimate)} {unit}{tied}); "
+            f"{beats}.{but}"
         )
 
     def _mean(self, attack: str) -> float:
@@ -200,8 +211,8 @@ def sections(runs: Sequence[Run], table: pd.DataFrame) -> list[Section]:
     table : DataFrame
         Their rows, in their order.
     """
-    names = {ATTACK: [attack(run) for run in runs], DEFENSE: [_named(run) for run in runs]}
-    table = table.assign(**names).replace({ATTACK: {"NoAttack": NO_ATTACK, "": NO_ATTACK}})
+    attacks = [attack(run) if attacked(run) else NO_ATTACK for run in runs]
+    table = table.assign(**{ATTACK: attacks, DEFENSE: [_named(run) for run in runs]})
     keys = [key for key in differing(_configured(table)) if _splits(key)]
     rosters = [key for key in keys if key.startswith("attack.")]
     found = []
@@ -225,7 +236,7 @@ def _section(reason: dict[str, str], part: pd.DataFrame) -> Section:
     part = part.copy()
     keys = differing(_configured(part))
     for axis, starts in AXES.items():
-        own = [k for k in keys if k.startswith(starts) and not k.endswith("_target_")]
+        own = [key for key in keys if key.startswith(starts) and key != f"{starts[0]}_target_"]
         part[axis] = [_label(part, axis, own, row) for _, row in part.iterrows()]
     attacks = [name for name in in_order(part[ATTACK]) if name != NO_ATTACK]
     defenses = in_order(part[DEFENSE])
@@ -257,13 +268,15 @@ def _alone(defense: str, by: Iterable[tuple[str, str]]) -> str:
 
 def _label(part: pd.DataFrame, axis: str, keys: Sequence[str], row: "pd.Series[Any]") -> str:
     """Name an attack or defense by its class, and the keys in which those of the class differ."""
+    if row[axis] == NO_ATTACK:  # whatever its keys
+        return NO_ATTACK
     alike = part[part[axis] == row[axis]]
     own = [key for key in keys if alike[key].nunique(dropna=False) > 1]
     return " ".join([row[axis], *(f"{_leaf(key)}={row[key]}" for key in own)])
 
 
 def _leaf(key: str) -> str:
-    return key.rpartition(".")[2]
+    return key.removesuffix("._target_").rpartition(".")[2]
 
 
 def _cell(runs: pd.DataFrame, kind: Kind) -> Cell:

@@ -10,9 +10,19 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..measure.measures import MEASURES, text
-from ..measure.runs import RUN, said
-from ..measure.settings import result_keys
-from .matrix import ATTACK, AXES, DEFENSE, NO_ATTACK, Matrix, Section
+from ..measure.runs import PROTOCOL, RUN, said
+from ..measure.settings import NOTHING, result_keys
+from .matrix import (
+    ATTACK,
+    AXES,
+    DEFENSE,
+    NO_ATTACK,
+    Cell,
+    Estimate,
+    Kind,
+    Matrix,
+    Section,
+)
 from .tidy import BESIDE, MEMORY, Skipped
 
 MARK: Final = '<meta name="generator" content="fl_backdoor.report">'
@@ -98,7 +108,11 @@ def _names(parts: Sequence[Section], axis: str, what: str) -> str:
 
 def _section(part: Section, lines: list[str], *, more: bool) -> dict[str, Any]:
     return {
-        "reason": {key: _shortened(value) for key, value in part.reason.items()},
+        "reason": {
+            key: _shortened(value)
+            for key, value in part.reason.items()
+            if not (value == NOTHING and PROTOCOL in part.reason)  # of the other protocol
+        },
         "apart": more,
         "answers": [matrix.answer() for matrix in part.matrices],
         "matrices": [_matrix(matrix) for matrix in part.matrices],
@@ -119,7 +133,7 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
         for attack in matrix.attacks:
             cell = matrix.cells.get((defense, attack))
             beaten = matrix.beaten(defense, attack)
-            cells.append(None if cell is None else _cell(cell, beaten=beaten))
+            cells.append(None if cell is None else _cell(cell, matrix.kind, beaten=beaten))
         worst, clean = matrix.worst(defense), matrix.clean.get(defense)
         untold = matrix.untold(defense)
         rows.append(
@@ -128,7 +142,7 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
                 "clean": None if clean is None else clean[1].accuracy.text(),
                 "alone": clean[0] if clean and clean[0] != defense else "",
                 "cells": cells,
-                "worst": None if worst is None else f"{worst[1].text('+')} by {worst[0]}",
+                "worst": None if worst is None else f"{matrix.kind.text(worst[1])} by {worst[0]}",
                 "of": f"of {len(matrix.attacks) - len(untold)} of {len(matrix.attacks)} attacks"
                 if untold
                 else "",
@@ -137,17 +151,18 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
     return {
         "kind": matrix.kind.name,
         "title": matrix.kind.title,
-        "beaten": f"{100 * matrix.kind.beaten:.0f} points",
+        "unit": matrix.kind.unit,
+        "beaten": f"{100 * matrix.kind.beaten:.0f} {matrix.kind.unit}",
         "attacks": matrix.attacks,
         "rows": rows,
         "clean": bool(matrix.clean),
     }
 
 
-def _cell(cell: Any, *, beaten: bool) -> dict[str, Any]:
+def _cell(cell: Cell, kind: Kind, *, beaten: bool) -> dict[str, Any]:
     return {
         "accuracy": cell.accuracy.text(),
-        "success": cell.success.text("+"),
+        "success": kind.text(cell.success),
         "notes": cell.notes,
         "beaten": beaten,
     }
@@ -155,8 +170,6 @@ def _cell(cell: Any, *, beaten: bool) -> dict[str, Any]:
 
 def _clean(part: Section) -> list[tuple[str, str, int]]:
     """Return defense, main accuracy and number of runs, where nobody attacks."""
-    from .matrix import Estimate
-
     return [
         (str(name), Estimate.of(runs["main_accuracy"]).text(), len(runs))
         for name, runs in part.table.groupby(DEFENSE)
