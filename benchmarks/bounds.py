@@ -147,37 +147,37 @@ def round_of(models: Matrix) -> Round:
     return round
 
 
-def ratios(models: Matrix, names: list[str], repeats: int) -> dict[str, tuple[float, float]]:
-    """Return of each rule the median ratio to its bound, and that of byzfl's (NaN: none)."""
-    work, f, found = models.copy(), (len(models) - 3) // 4, {}
-    round = round_of(work)
-    for name in names:
-        measured = RULES[name]
-        strategy = measured.rule(f)
-        strategy._sent = round.sent
-        if isinstance(strategy, Wrapper):
-            strategy.inner._sent = round.sent
-        twin = measured.byzfl and measured.byzfl(byzfl_module, f)
-        strategy.aggregate(round.with_models(work))  # loads libraries
-        taken = []
-        for _ in range(repeats):
-            np.copyto(work, models)  # wrappers overwrite it
-            least = measured.times * seconds(partial(BOUNDS[measured.bound], models))
-            own = seconds(partial(strategy.aggregate, round.with_models(work)))
-            np.copyto(work, models)
-            other = seconds(partial(twin, work)) if twin else np.nan
-            taken.append((own / least, other / least))
-        found[name] = (median(a for a, _ in taken), median(b for _, b in taken))
-    return found
+def ratios(measured: Measured, models: Matrix, round: Round, repeats: int) -> tuple[float, float]:
+    """Return the median ratio of a rule to its bound, and that of byzfl's (NaN: none).
+
+    The round's matrix is a copy of the models, which wrappers overwrite.
+    """
+    work, f = round.models, (len(models) - 3) // 4
+    strategy = measured.rule(f)
+    strategy._sent = round.sent
+    if isinstance(strategy, Wrapper):
+        strategy.inner._sent = round.sent
+    twin = measured.byzfl and measured.byzfl(byzfl_module, f)
+    strategy.aggregate(round.with_models(work))  # loads libraries
+    taken = []
+    for _ in range(repeats):
+        np.copyto(work, models)
+        least = measured.times * seconds(partial(BOUNDS[measured.bound], models))
+        own = seconds(partial(strategy.aggregate, round.with_models(work)))
+        np.copyto(work, models)
+        other = seconds(partial(twin, work)) if twin else np.nan
+        taken.append((own / least, other / least))
+    return median(a for a, _ in taken), median(b for _, b in taken)
 
 
 def table(sizes: list[int], width: int, repeats: int) -> None:
     """Print a line for each number of clients and rule."""
     for n in sizes:
         models = np.random.default_rng(0).standard_normal((n, width), dtype=np.float32)
-        found = ratios(models, list(RULES), repeats)
+        round = round_of(models.copy())
         print(f"{n:,} clients, d = {width:,}")
-        for name, (own, other) in found.items():
-            measured = RULES[name]
+        for name, measured in RULES.items():
+            own, other = ratios(measured, models, round, repeats)
             beside = f"; byzfl {other:.2f}" if measured.byzfl else ""
-            print(f"  {name:30} {own:6.2f} times {measured.times} {measured.bound}{beside}")
+            least = f"{measured.times} {measured.bound}"
+            print(f"  {name:30} {own:6.2f} times {least}{beside}", flush=True)
