@@ -29,12 +29,32 @@ SETTING = (
 
 ATTACKS = {
     "backdoor": ("attack=backdoor", "attack.replacement=5"),
+    "doubled": ("attack=backdoor", "attack.replacement=2"),
     "ipm": ("attack=ipm", "attack.epsilon=5"),
+    "unscaled": ("attack=backdoor", "attack.fraction=1"),
 }
 """Overrides, by the name in the table."""
 
-DEFENSES = {
-    "fedavg": (("backdoor", "ipm"), ()),
+DEFENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "adaptive_clipping": (("backdoor",), ()),
+    "alignins": (("backdoor",), ()),
+    "auror": (("backdoor",), ("strategy.threshold=0.3",)),
+    "bucketing": (("backdoor",), ("strategy@strategy.strategy=fedmedian",)),
+    "centered_clipping": (("backdoor",), ("strategy.tau=0.5",)),
+    "crfl": (("backdoor",), ("strategy.rho=8",)),
+    "deepsight": (("backdoor",), ("strategy.num_inputs=2000",)),
+    "dnc": (("backdoor",), ()),
+    "fedavg": (("backdoor", "doubled", "ipm"), ()),
+    "flame": (("backdoor",), ()),
+    "fldetector": (("backdoor",), ("strategy.window=3",)),
+    "fltrust": (("backdoor", "ipm"), ("root=held_out",)),
+    "foolsgold": (("backdoor", "unscaled"), ()),
+    "geometric_median": (("backdoor", "ipm"), ()),
+    "lasa": (("backdoor", "ipm"), ()),
+    "multi_metrics": (("backdoor",), ()),
+    "nearest_neighbor_mixing": (("backdoor",), ()),
+    "robust_learning_rate": (("doubled",), ("strategy.threshold=10",)),
+    "signguard": (("backdoor",), ()),
 }
 """The attacks that each is played against, and its overrides."""
 
@@ -100,5 +120,5 @@ def main(arguments: Sequence[str]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logging.disable(logging.INFO)
     main(sys.argv[1:])

@@ -3,7 +3,10 @@
 Both read the same Flower messages; the mean reads, stacks and averages them and does nothing
 else. The strategies screen, read, measure the updates' norms, aggregate and make the new model.
 
+Then the rules alone, on a matrix of models, over the least that each must do.
+
     python -m benchmarks.rules [--clients 100] [--repeats 5] [--channels 16,32,64,128]
+        [--sizes 10,100,1000] [--width 270000]
 """
 
 import argparse
@@ -34,6 +37,7 @@ from strategies import (
 )
 
 from . import seconds
+from .bounds import table
 
 
 def replies(initial: ArrayRecord, clients: int) -> list[Message]:
@@ -84,6 +88,8 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--channels", default="16,32,64,128")
+    parser.add_argument("--sizes", default="10,100,1000")
+    parser.add_argument("--width", type=int, default=270_000)
     options = parser.parse_args(arguments)
     channels = [int(channel) for channel in options.channels.split(",")]
     initial = ArrayRecord(Cao2019CNN(2, channels=channels).state_dict())
@@ -122,6 +128,7 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
     }
     for name, ratio in ratios.items():
         print(f"{name:38} {ratio:5.2f} times the plain mean")
+    table([int(size) for size in options.sizes.split(",")], options.width, options.repeats)
     return ratios
 
 

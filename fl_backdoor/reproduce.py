@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -93,17 +94,18 @@ def _show(
 
 def _report(plan: Plan, out: Path, console: Console, *, quick: bool) -> None:
     """End with the report of the runs, and with what of the paper they show."""
-    from .compare import show
     from .papers.page import PAPERS, parts
     from .papers.tidy import tidy
+    from .report import write_report
 
-    show([out / "runs"], console)
+    say = partial(console.print, soft_wrap=True)
+    write_report([out / "runs"], out / "report", say)
     if quick:
-        console.print("Stand-in data show nothing of the paper: no verdicts.", width=WIDTH)
+        say("Stand-in data show nothing of the paper: no verdicts.")
     elif plan.name in PAPERS:
         claims = out / "claims.md"
         claims.write_text("\n\n".join(parts(plan.name, tidy([out / "runs"])).values()) + "\n")
-        console.print(f"What of the paper they show: {claims}", soft_wrap=True)
+        say(f"What of the paper they show: {claims}")
 
 
 def _positive(text: str) -> int:

@@ -61,7 +61,7 @@ def check_share(**values: object) -> None:
             raise ValueError(f"{name} = {value!r} must be a number above 0, and 1 at most")
 
 
-def check_allowed(rule: object, name: str, least: int, most: int, clients: int) -> None:
+def check_allowed(rule: object, name: str, least: float, most: float, clients: int) -> None:
     """Refuse a rule's setting that cannot work with so many clients.
 
     Raises
@@ -71,7 +71,7 @@ def check_allowed(rule: object, name: str, least: int, most: int, clients: int) 
     """
     value = getattr(rule, name)
     if not least <= value <= most:
-        allowed = f"{least} to {most}" if most >= least else "none"
+        allowed = f"{least:g} to {most:g}" if most >= least else "none"
         raise ValueError(
             f"{name} = {value}: {type(rule).__name__} of {clients} clients allows {allowed}"
         )

@@ -1,5 +1,7 @@
 """Clusterings that several defenses use."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,8 +47,8 @@ def hdbscan(
 def largest_shift(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell the members of the largest of MeanShift's clusters, shape (n,).
 
-    The bandwidth is scikit-learn's estimate at the quantile 0.5: the mean distance to the nearest
-    n/2 points.
+    The bandwidth is scikit-learn's estimate at the quantile 0.5, the mean distance to the nearest
+    n/2 points; seeds are the points in bins of that size.
 
     Parameters
     ----------
@@ -56,7 +58,10 @@ def largest_shift(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     from sklearn.cluster import MeanShift, estimate_bandwidth  # as above
 
     bandwidth = max(1e-9, estimate_bandwidth(points, quantile=0.5))  # 0 of equal points
-    labels = MeanShift(bandwidth=bandwidth, cluster_all=False).fit_predict(points)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where bins are no fewer than points, those are the seeds
+        shift = MeanShift(bandwidth=bandwidth, bin_seeding=True, cluster_all=False)
+        labels = shift.fit_predict(points)
     within = labels[labels >= 0]
     largest: NDArray[np.bool_] = labels == np.bincount(within).argmax()
     return largest

@@ -75,6 +75,9 @@ class Robust(StandIn):
     needs: ClassVar[frozenset[str]] = frozenset({"parameters"})
     """What the rule cannot do without: parameters, ``run_model``, ``noise``, ``root_update``."""
 
+    least_clients: ClassVar[int] = 1
+    """Of so many the rule can act in a round; fewer are refused by `check`."""
+
     wrapped = False
     """Whether another of these strategies stands around it, and warns of what both would."""
 
@@ -116,6 +119,11 @@ class Robust(StandIn):
         ValueError
             Naming the setting, its value and what is allowed.
         """
+        if num_clients < self.least_clients:
+            raise ValueError(
+                f"{type(self).__name__} of {num_clients} clients cannot act: allowed are "
+                f"{self.least_clients} or more"
+            )
 
     def remember(self) -> dict[str, NDArray[Any]]:
         """Return all that a resumed run must get back, by key."""
@@ -146,7 +154,8 @@ class Robust(StandIn):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Configure the round, and remember the model that the replies start from."""
-        self.check_needs()
+        if not self.wrapped:  # or else the one around has what is needed
+            self.check_needs()
         if server_round == 1 and not self.wrapped and "parameters" in self.all_needs():
             self._warn_of_statistics(arrays)
         messages = list(self._configure_train(server_round, arrays, config, grid))

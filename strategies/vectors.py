@@ -21,8 +21,8 @@ _LONGEST_HEADER = 10_000
 """Bytes, as numpy allows itself."""
 _BLOCK = 2**16
 """Columns at a time: small enough for the processor's cache."""
-_LARGEST = 2**20
-"""Values of all rows at a time."""
+_FEW = 2**17
+"""Values of all rows at a time, for the same reason."""
 
 
 class Layout:
@@ -274,7 +274,7 @@ def overwrite(
     mix : callable
         Of columns of all rows, shape (n, w), makes those of the m <= n mixtures, shape (m, w).
     """
-    left, width = len(rows), max(1, _LARGEST // len(rows))
+    left, width = len(rows), max(1, _FEW // len(rows))
     for start in range(0, rows.shape[1], width):
         block = rows[:, start : start + width]
         mixed = mix(block.astype(np.float64))

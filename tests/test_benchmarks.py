@@ -5,15 +5,18 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import memory, rounds, rules, small_clients, startup, vertical, write
+from benchmarks import data_sets, memory, rounds, rules, small_clients, startup, vertical, write
 
 ROOT = Path(__file__).parents[1]
+ALONE = ["--sizes", "8", "--width", "600"]
+"""The rules alone, at their smallest."""
 
 
 def test_rules_measures_every_strategy_against_the_mean() -> None:
-    ratios = rules.main(["--clients", "7", "--repeats", "1", "--channels", "2,2"])
+    ratios = rules.main(["--clients", "7", "--repeats", "1", "--channels", "2,2", *ALONE])
     assert ratios.pop("plain mean") == 1
     assert {"FedAvg", "Sniper", "Krum", "Bulyan", "Median"} <= ratios.keys()
     assert all(np.isfinite(ratio) and ratio > 0 for ratio in ratios.values())
@@ -61,7 +64,7 @@ def test_rounds_makes_the_steps_of_the_bare_loop() -> None:
 def test_what_a_benchmark_prints_is_written_under_its_command(name: str, tmp_path: Path) -> None:
     least = {
         "clique": ["--size", "30"],
-        "rules": ["--clients", "7", "--repeats", "1", "--channels", "2,2"],
+        "rules": ["--clients", "7", "--repeats", "1", "--channels", "2,2", *ALONE],
         "small_clients": ["--clients", "3", "--rounds", "1", "--repeats", "1"],
     }[name]
     page = tmp_path / "page.md"
@@ -85,3 +88,9 @@ def test_the_docs_have_every_benchmark() -> None:
             import_module(f"benchmarks.{path.stem}"), "main"
         ):
             assert f"python -m benchmarks.{path.stem}" in text, path.stem
+
+
+def test_the_table_of_three_data_sets_is_that_of_its_rows() -> None:
+    """`python -m benchmarks.data_sets` makes it so."""
+    text = data_sets.PAGE.read_text()
+    assert data_sets.rebuilt(text, pd.read_csv(data_sets.TABLE)) == text

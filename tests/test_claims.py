@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.reproduction import DOCS, PAGE, rebuilt, tables
 from fl_backdoor.files import CONFIG, ERROR, METRICS, SUMMARY
-from fl_backdoor.papers import cao2019, liu2020, propositions
+from fl_backdoor.papers import cao2019, cao2019_runs, liu2020, propositions
 from fl_backdoor.papers.claims import NOT, REPRODUCED, TREND, UNKNOWN, Claim, judged, markdown
 from fl_backdoor.papers.grids import OPEN
 from fl_backdoor.papers.page import filled, parts
@@ -50,14 +50,14 @@ def few(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None
 def as_the_paper_says() -> pd.DataFrame:
     """Invent runs of Cao et al. with the paper's own numbers, and a little noise of the seed."""
     rows: list[dict[str, Any]] = []
-    for goal, digits in cao2019.GOALS.items():
+    for goal, digits in cao2019_runs.GOALS.items():
         for seed in range(5):
             noise = 1e-4 * (seed - 2)
             own = CAO | {"dataset.digits": digits, "seed": seed}
             nobody = own | {"attack.num_attackers": 0, "attack.poisoned_samples": 500}
             rows += [
                 nobody | {"attack_success_rate": 0.005, "loss_first": 0.7, "loss": 0.05},
-                nobody | {"num_clients": 1, "main_accuracy": 0.9},
+                nobody | {"num_clients": 1, "main_accuracy": 0.9 + noise},
                 *(
                     nobody | {"attack.num_attackers": p, "loss_first": 0.7, "loss": 0.8}
                     for p in (4, 5, 6)
@@ -73,7 +73,9 @@ def as_the_paper_says() -> pd.DataFrame:
                         "loss": 0.1,
                         "distance_global_attacker_mean": 0.001 * samples / attackers + wiggle,
                     }
-                    success = cao2019.TABLE2[goal, attackers].at(samples) / 100 + noise + wiggle
+                    success = (
+                        cao2019_runs.TABLE2[goal, attackers].at(samples) / 100 + noise + wiggle
+                    )
                     rows.append(cell | {"attack_success_rate": success})
                     sniper = {
                         "strategy._target_": "Sniper",
@@ -116,6 +118,57 @@ def test_two_values_of_s_show_growth_and_no_line() -> None:
     assert found[0].reason == "two values of S can show growth, but no line"
 
 
+def split_learning(good: bool) -> pd.DataFrame:
+    """Invent runs of Liu et al. on MNIST in which everything is as they say, or nothing."""
+    own = {
+        "dataset._target_": "MnistRows",
+        "dataset.source": "idx",
+        "num_epochs": 20,
+        "bottom.projection": True,
+        "attack._target_": "GradientReplacement",
+        "attack.gamma": 10,
+        EARLY: 0,
+    }
+    works = own | {"attack._target_": "LocalizedReplacement", "top._target_": "DenseTop"}
+    noise = works | {"defenses.noise.distribution": "gaussian"}
+    rate, variance = "defenses.sparsification.drop_rate", "defenses.noise.variance"
+    clean = own | {"attack._target_": "NoAttack", "num_epochs": 50}
+    rows = [
+        (clean | {"top._target_": "SumTop"}, 0.957, 0.8, 0.0),
+        (clean | {"top._target_": "DenseTop"}, 0.971, 0.7, 0.0),
+        *((own | {"top._target_": "SumTop", "attack.gamma": g}, 0.94, 0.1, 0.9) for g in (5, 10)),
+        (own | {"top._target_": "SumTop", "bottom.projection": False}, 0.94, 0.1, 0.9),
+        (works | {"top._target_": "SumTop"}, 0.94, 0.1, 0.9),
+        (own | {"attack._target_": "LabelInference", "top._target_": "SumTop"}, 0.94, 0.1, 0.9),
+        (own | {"top._target_": "DenseTop"}, 0.96, 0.9, 0.1),
+        (noise | {variance: 0.001}, 0.96, 0.2, 0.9),
+        (noise | {variance: 0.05}, 0.96, 0.2, 0.05),
+        (works | {rate: 0.5}, 0.96, 0.2, 0.9),
+        (works | {rate: 0.99}, 0.96, 0.2, 0.1),
+        (works | {"defenses.clipping.max_norm": 0.5}, 0.96, 0.2, 0.8),
+    ]
+    invented = [
+        row
+        | {
+            "seed": seed,
+            "main_accuracy": right if good else wrong,
+            "backdoor_accuracy": backdoor if good else 1 - backdoor,
+            "attack_success_rate": backdoor if good else 0.5,
+        }
+        for seed in range(3)
+        for row, right, wrong, backdoor in rows
+    ]
+    return pd.DataFrame(invented).reindex(columns=COLUMNS)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_split_learning_is_as_the_paper_says_or_is_not(good: bool) -> None:
+    found = list(liu2020.claims(split_learning(good)))
+    full = [claim for claim in found if "NUS-WIDE" in claim.where or "Table 1" in claim.where]
+    assert {claim.verdict for claim in full} == {UNKNOWN}
+    assert {claim.verdict for claim in found if claim not in full} == {REPRODUCED if good else NOT}
+
+
 @pytest.mark.parametrize("paper", [cao2019, liu2020])
 def test_without_runs_every_claim_stands_with_a_reason(paper: Any) -> None:
     nothing = pd.DataFrame(columns=COLUMNS)
@@ -143,11 +196,14 @@ def test_verdicts(number: int, holds: bool | None, trend: bool) -> None:
 def test_other_data_settings_or_ends_are_not_the_papers() -> None:
     runs = as_the_paper_says()
     for column, value in (("dataset.source", "bundled"), ("num_rounds", 5), (EARLY, 1)):
-        assert not len(cao2019.prepared(runs.assign(**{column: value})))
+        assert not len(cao2019_runs.prepared(runs.assign(**{column: value})))
+    chance = cao2019_runs.prepared(runs.assign(at_chance=1.0))
+    assert chance["success"].isna().all()
+    assert cao2019.proposition1(chance) is None
 
 
 def test_readings_that_cannot_be_had_are_marked() -> None:
-    rows = cao2019.readings(as_the_paper_says()).splitlines()
+    rows = cao2019_runs.readings(as_the_paper_says()).splitlines()
     assert rows[0] == "| goal | P | S | paper | `add` | `replace` | `fill` | `copy` |"
     assert rows[2] == "| 1 | 1 | 300 | 0.9 |  | impossible | 0.92 ± 0.02 (5) | impossible |"
     two = next(row for row in rows if row.startswith("| 1 | 2 | 300 "))
@@ -157,13 +213,13 @@ def test_readings_that_cannot_be_had_are_marked() -> None:
 def test_choices_are_compared_one_at_a_time() -> None:
     runs = as_the_paper_says()
     other = runs.assign(**{"model.shrink": "max_pool", "attack_success_rate": 0.5})
-    rows = cao2019.choices(pd.concat([runs, other])).splitlines()
+    rows = cao2019_runs.choices(pd.concat([runs, other])).splitlines()
     assert rows[2] == "| the paper's value | | 7.2 | 9.0 |"
     assert "| `num_rounds` | 5 | not run yet | not run yet |" in rows
     assert "| `model.shrink` | max_pool | 50.00 ± 0.00 (5) | 50.00 ± 0.00 (5) |" in rows
     (here,) = [row for row in rows if "stride (here)" in row]
     assert "7.2" in here
-    assert set(cao2019.CHOICES) == {key for key, *_ in OPEN}
+    assert set(cao2019_runs.CHOICES) == {key for key, *_ in OPEN}
 
 
 def test_cells_do_not_break_the_table() -> None:

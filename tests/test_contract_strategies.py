@@ -324,6 +324,14 @@ def test_a_setting_that_is_no_number_gives_one_line_that_names_it(name) -> None:
             assert "\n" not in str(caught.value)
 
 
+def test_fewer_clients_than_it_can_act_on_are_refused_before_training(name) -> None:
+    strategy = new(name)
+    least = max(part.least_clients for part in parts(strategy))
+    if least > 1:
+        with pytest.raises(ValueError, match=f"of {least - 1} clients cannot act: allowed are"):
+            strategy.check(least - 1)
+
+
 def test_the_class_names_its_paper_or_says_what_it_is(name) -> None:
     strategy = new(name)
     module = inspect.getmodule(type(strategy))

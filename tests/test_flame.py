@@ -63,15 +63,15 @@ def test_it_is_what_the_paper_says(seed, play):
 
 
 def test_the_noise_is_lambda_times_the_median_norm(play):
-    sent, updates = crowd(1, d=40_000)
+    sent, updates = crowd(1, d=4_000)
     models = [{"w": sent + update} for update in updates]
     _, s_t, expected = flame_written_out(sent, sent + updates)
     noisy = [play(FLAME(0.01, seed=seed), {"w": sent}, models)[0]["w"] for seed in (5, 5, 6)]
     np.testing.assert_array_equal(noisy[0], noisy[1])
     assert (noisy[0] != noisy[2]).all()
     noise = noisy[0] - expected
-    assert noise.std() == pytest.approx(0.01 * s_t, rel=0.02)
-    assert abs(noise.mean()) < 0.01 * s_t * 5 / 200
+    assert noise.std() == pytest.approx(0.01 * s_t, rel=0.06)
+    assert abs(noise.mean()) < 0.01 * s_t * 5 / 63
     _, report = play(FLAME(0.01, seed=5), {"w": sent}, models)
     assert report["noise_stddev"] == pytest.approx(0.01 * s_t)
 

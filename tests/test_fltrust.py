@@ -74,6 +74,15 @@ def test_who_points_the_other_way_has_no_vote(play):
     assert told["dropped_nodes"] == report["dropped_nodes"]
 
 
+def test_what_an_app_gives_a_strategy_reaches_the_rule_inside(play):
+    sent, models, root = crowd(4)
+    around = NormClipping(NormClipping(FLTrust(), 1e9), 1e9)
+    around.root_update = rule(root).root_update
+    first, _ = play(around, {"w": sent}, records(models))
+    second, _ = play(rule(root), {"w": sent}, records(models))
+    np.testing.assert_allclose(first["w"], second["w"], rtol=1e-12)
+
+
 def test_nobody_trusted_or_nothing_learned_leaves_the_model_and_it_says_so(play, warned):
     sent, models, root = crowd(5)
     away = 2 * sent - root

@@ -88,3 +88,9 @@ def test_too_few_models_leave_the_model_and_it_says_so(n, fraction, play, warned
 def test_bounds(value):
     with pytest.raises(ValueError, match="fraction = "):
         MultiMetrics(value)
+
+
+def test_a_fraction_of_which_no_model_is_left_is_refused():
+    with pytest.raises(ValueError, match=r"fraction = 0.1: MultiMetrics of 8 clients allows 0.125"):
+        MultiMetrics(0.1).check(8)
+    MultiMetrics(0.1).check(10)

@@ -1,88 +1,15 @@
 """What Cao et al. 2019 say, held against runs: section III.B to V, in the order of the paper."""
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import pandas as pd
 
+from .cao2019_runs import DEFAULT, TABLE2, prepared
 from .claims import Claim, chosen, judged, seeds, spread
-from .propositions import Effect, bend, proposition1, proposition2, proposition3
-from .tidy import EARLY
+from .propositions import Effect, bend, fitted, proposition1, proposition2, proposition3
 
-GOALS = {1: "2 6", 2: "4 8"}
-READINGS = ("add", "replace", "fill", "copy")
-DEFAULT = "fill"
-"""The reading of Algorithm 1, line 9, that the claims are judged by."""
 ALPHA = 0.05
-
-
-class Line(NamedTuple):
-    """A regression line of Table II: attack success as a fraction, slope for one sample."""
-
-    slope: float
-    intercept: float
-
-    def at(self, samples: int) -> float:
-        """Return attack success in %."""
-        return 100 * (self.slope * samples + self.intercept)
-
-
-TABLE2 = {
-    (1, 1): Line(0.000134, -0.031),
-    (1, 2): Line(0.00017, -0.03),
-    (1, 3): Line(0.000222, -0.039),
-    (2, 1): Line(0.000073, -0.01065),
-    (2, 2): Line(0.000158, -0.02495),
-    (2, 3): Line(0.000208, -0.0141),
-}
-"""By goal and P."""
-
-
-SETTING = {
-    "dataset.samples_per_class": 250,
-    "num_rounds": 10,
-    "training.epochs": 1,
-    "training.decay": 0.098,
-    "model.shrink": "stride",
-}
-"""The paper's, and what we take it to be where it says nothing."""
-
-CHOICES = {
-    "num_rounds": (5, 10, 20),
-    "training.epochs": (1, 2),
-    "training.decay": (0.0, 0.098),
-    "model.shrink": ("stride", "max_pool"),
-}
-"""What the paper leaves open, and what is tried: one at a time, at P = 3 and S = 500."""
-
-SHORT = {
-    "attack.num_attackers": "P",
-    "attack.poisoned_samples": "S",
-    "attack.poisoning": "reading",
-    "strategy._target_": "strategy",
-    "num_clients": "clients",
-}
-
-
-def prepared(table: pd.DataFrame, changed: Mapping[str, object] | None = None) -> pd.DataFrame:
-    """Return the runs of the paper's setting on MNIST.
-
-    Parameters
-    ----------
-    table : DataFrame
-        See `tidy`.
-    changed : mapping, optional
-        Keys of `SETTING` that have another value.
-
-    Returns
-    -------
-    DataFrame
-        With the names of `SHORT`, ``goal`` and ``success`` in %.
-    """
-    own = chosen(table, **{EARLY: 0}, **SETTING | dict(changed or {}))
-    own = own[own["dataset.source"].isin(["idx", "hub"])].rename(columns=SHORT)
-    goals = own["dataset.digits"].map({digits: goal for goal, digits in GOALS.items()})
-    return own.assign(goal=goals, success=100 * own["attack_success_rate"])
+"""Of every test."""
 
 
 def claims(table: pd.DataFrame) -> Iterator[Claim]:
@@ -95,6 +22,7 @@ def claims(table: pd.DataFrame) -> Iterator[Claim]:
     allowed = attacked[attacked["P"] <= 3]
     averaged, sniper = (chosen(allowed, strategy=n) for n in ("FedAvg", "Sniper"))
     yield from _baselines(ten, alone)
+    yield _aggregation(ten, alone)
     yield _figure3(chosen(attacked, strategy="FedAvg"), ten)
     for goal, words in ((1, "6 read as 2"), (2, "8 read as 4")):
         one = chosen(averaged, goal=goal)
@@ -107,52 +35,6 @@ def claims(table: pd.DataFrame) -> Iterator[Claim]:
         yield from _figure7(one, goal)
         yield _figure8(one, chosen(sniper, goal=goal), chosen(ten, goal=goal), goal)
     yield _detection(sniper)
-
-
-def readings(table: pd.DataFrame) -> str:
-    """Write attack success under each reading of Algorithm 1, line 9, beside the paper's."""
-    runs = chosen(prepared(table), clients=10, strategy="FedAvg")
-    lines = [
-        f"| goal | P | S | paper | {' | '.join(f'`{name}`' for name in READINGS)} |",
-        "| --- " * (4 + len(READINGS)) + "|",
-    ]
-    for (goal, attackers), line in TABLE2.items():
-        for samples in (300, 350, 400, 450, 500):
-            cell = chosen(runs, goal=goal, P=attackers, S=samples)
-            shown = [_reading(cell, name, samples, attackers) for name in READINGS]
-            if any(text not in ("", "impossible") for text in shown):
-                start = f"| {goal} | {attackers} | {samples} | {line.at(samples):.1f} | "
-                lines.append(start + " | ".join(shown) + " |")
-    return "\n".join(lines)
-
-
-def choices(table: pd.DataFrame) -> str:
-    """Write attack success under each choice that the paper leaves open; see `CHOICES`."""
-    papers = " | ".join(f"{TABLE2[goal, 3].at(500):.1f}" for goal in GOALS)
-    lines = [
-        "| choice | value | goal 1 | goal 2 |",
-        "| --- | --- | --- | --- |",
-        f"| the paper's value | | {papers} |",
-    ]
-    for key, values in CHOICES.items():
-        for value in values:
-            runs = chosen(
-                prepared(table, {key: value}),
-                P=3, S=500, clients=10, strategy="FedAvg", reading=DEFAULT,
-            )  # fmt: skip
-            cells = [chosen(runs, goal=goal)["success"] for goal in GOALS]
-            shown = [f"{spread(c, '')} ({len(c)})" if len(c) else "not run yet" for c in cells]
-            ours = " (here)" if SETTING[key] == value else ""
-            lines.append(f"| `{key}` | {value}{ours} | {' | '.join(shown)} |")
-    return "\n".join(lines)
-
-
-def _reading(cell: pd.DataFrame, name: str, samples: int, attackers: int) -> str:
-    if name in ("replace", "copy") and samples > 250 * attackers:
-        return "impossible"
-    # Where they hold enough, to replace is to fill: tests/test_label_flipping.py.
-    runs = chosen(cell, reading="fill" if name == "replace" else name)
-    return f"{spread(runs['success'], '')} ({len(runs)})" if len(runs) else ""
 
 
 def _baselines(ten: pd.DataFrame, alone: pd.DataFrame) -> Iterator[Claim]:
@@ -169,6 +51,20 @@ def _baselines(ten: pd.DataFrame, alone: pd.DataFrame) -> Iterator[Claim]:
         holds=abs(single - 90) <= 2, trend=single < accuracy,
         reason="500 digits of two kinds are enough for this network; the paper does not say for "
         "how many steps it trained", command="cao_single",
+    )  # fmt: skip
+
+
+def _aggregation(ten: pd.DataFrame, alone: pd.DataFrame) -> Claim:
+    every = pd.concat([ten, alone], ignore_index=True)
+    every = every[every.duplicated(["goal", "seed"], keep=False)]
+    accuracy = every.assign(success=100 * every["main_accuracy"])
+    found = fitted(accuracy, (every["clients"] > 1).astype(float), ["goal", "seed"])
+    sure = found is not None and _sure(found)
+    return judged(
+        "III.B: aggregation leads to a better model", "yes, by ten points",
+        "-" if found is None else _effect(found, "points"), seeds(every),
+        holds=None if found is None else sure and abs(found.slope - 10) <= 2, trend=sure,
+        reason="of the same seeds; within 2 points counts", command="cao_single",
     )  # fmt: skip
 
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from . import cao2019, liu2020
+from . import cao2019, cao2019_runs, liu2020
 from .claims import markdown
 
 PAPERS = {
     "cao2019": {
         "claims": lambda table: markdown(cao2019.claims(table)),
-        "readings": cao2019.readings,
-        "choices": cao2019.choices,
+        "readings": cao2019_runs.readings,
+        "choices": cao2019_runs.choices,
     },
     "liu2020": {"claims": lambda table: markdown(liu2020.claims(table))},
 }

@@ -1,7 +1,6 @@
 """Whether something grows with something else: a regression, and a permutation test of it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -88,33 +87,48 @@ def proposition1(runs: pd.DataFrame) -> Effect | None:
     runs : DataFrame
         A row a run of one goal: columns ``S``, ``P``, ``seed`` and ``success`` in points.
     """
-    return _tested(runs, runs["S"], ["seed", "P"])
+    return fitted(runs, runs["S"], ["seed", "P"])
 
 
 def proposition2(runs: pd.DataFrame) -> Effect | None:
     """Test that it grows with P at the same S, in points for an attacker; see `proposition1`."""
-    return _tested(runs, runs["P"], ["seed", "S"])
+    return fitted(runs, runs["P"], ["seed", "S"])
 
 
 def proposition3(runs: pd.DataFrame) -> Effect | None:
     """Test that its slope over S grows with P: their product, beside both of them."""
     product = (runs["S"] - runs["S"].mean()) * (runs["P"] - runs["P"].mean())
-    return _tested(runs, product, ["seed", "P", "S"])
+    return fitted(runs, product, ["seed", "P", "S"])
 
 
 def bend(runs: pd.DataFrame) -> Effect | None:
     """Return how far attack success over S is from a line: its square, beside S itself."""
     square = (runs["S"] - runs["S"].mean()) ** 2
-    return _tested(runs, square, ["seed", "P"], runs[["S"]])
+    return fitted(runs, square, ["seed", "P"], runs[["S"]])
 
 
-def _tested(
-    runs: pd.DataFrame, x: Any, groups: list[str], linear: pd.DataFrame | None = None
+def fitted(
+    runs: pd.DataFrame, x: pd.Series, groups: list[str], linear: pd.DataFrame | None = None
 ) -> Effect | None:
+    """Return the effect of ``x`` on the column ``success``; see `effect`.
+
+    Parameters
+    ----------
+    runs : DataFrame
+        A row a run; those without success are left out.
+    x : Series
+        With what it may grow, a value for each row.
+    groups : list of str
+        Columns of which every value is held fixed.
+    linear : DataFrame, optional
+        Columns that are held fixed as numbers.
+    """
+    known = runs["success"].notna()
+    runs, x = runs[known], x[known]
     if not len(runs):
         return None
     dummies = [pd.get_dummies(runs[group]).to_numpy(np.float64) for group in groups]
-    columns = [] if linear is None else [linear.to_numpy(np.float64)]
+    columns = [] if linear is None else [linear[known].to_numpy(np.float64)]
     controls = np.concatenate([np.ones((len(runs), 1)), *dummies, *columns], axis=1)
     return effect(runs["success"].to_numpy(np.float64), np.asarray(x, np.float64), controls)
 

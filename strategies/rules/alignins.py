@@ -6,7 +6,7 @@ Paper: https://arxiv.org/abs/2503.07978
 """
 
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.supercore import log
@@ -69,7 +69,8 @@ class AlignIns(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors and know the rule. *Assumes*
     nothing of their number; the proof bounds the gradients' variance among honest clients.
-    *Cost*: O(n d). Coordinates as large as the k-th largest count as well.
+    *Guarantee*: kappa-robustness with kappa = O(1 + m / (n - 2 m)) for m attackers. *Cost*: O(n d).
+    Coordinates as large as the k-th largest count as well.
 
     In a round of one or two models, or where nobody is within both radii, the rule cannot act. As
     in the authors' code the radii themselves do not count as within, std is that of the
@@ -80,6 +81,8 @@ class AlignIns(Robust):
     each measure if it is normal. The median and std are those of all, attackers included: one of
     immense alignment widens std for the others.
     """
+
+    least_clients: ClassVar[int] = 3
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class AlignIns(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Inspect the directions, then clip and average."""
         n, updates = len(round), round.updates
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a majority needs 3")
         omega = direction_alignment(updates, round.center)
         rho = sign_alignment(updates, max(1, int(self.sparsity * updates.shape[1])))

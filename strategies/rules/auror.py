@@ -6,7 +6,7 @@ Paper: https://doi.org/10.1145/2991079.2991125
 """
 
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.supercore import log
@@ -80,11 +80,12 @@ class Auror(Robust):
 
     Notes
     -----
-    *Threat model*: a minority of clients poisons its data from the start, all to one end.
-    *Assumes* IID data, so that honest clients change features alike; fewer than half malicious.
-    *Remembers* which features are indicative, one bit each. *Cost*: O(d n log n).
+    *Threat model*: a minority of clients poisons its data from the start, all to one end. *Assumes*
+    IID data, so that honest clients change features alike; fewer than half malicious. *Remembers*
+    which features are indicative, one bit each. *Guarantee*: none. *Cost*: O(d n log n).
 
-    Whoever is malicious in a round is left out of that round. Where no feature is indicative all
+    That features are looked for in the first rounds and then stay is FLPoison's reading. Whoever is
+    malicious in a round is left out of that round. Where no feature is indicative all
     are averaged: no attack is seen. In a round of one or two models the rule cannot act. All
     parameters are looked at, with the note ``indicative`` of how many. The paper has clients upload
     gradients of chosen parameters; models are meant to be read likewise. FLPoison looks at the
@@ -94,6 +95,8 @@ class Auror(Robust):
     *Known weaknesses*: no threshold suits two models, or the first round and the last; above it
     there is no defense and no word. Of two equal halves nobody is a minority.
     """
+
+    least_clients: ClassVar[int] = 3
 
     def __init__(
         self, threshold: float, first_rounds: int = 10, part: float = 0.5, **arguments: Any
@@ -113,7 +116,7 @@ class Auror(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Find the indicative features, and leave out who is mostly in their minority."""
         n, p = round.updates.shape
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a minority needs 3")
         known = self.memory.get("indicative", np.zeros(0, dtype=np.bool_))
         settled = round.number > self.first_rounds and known.shape == (p,)

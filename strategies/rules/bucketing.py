@@ -42,11 +42,17 @@ def bucket_means(
     sums : array of shape (ceil(n / s),)
         The votes in each bucket.
     """
-    starts = np.arange(0, len(models), s)
-    sums = np.add.reduceat(votes[pi], starts)
+    sums = np.add.reduceat(votes[pi], np.arange(0, len(models), s))
     shares = (votes[pi] / np.repeat(sums, s)[: len(pi)])[:, np.newaxis]
-    means = overwrite(models, lambda block: np.add.reduceat(shares * block[pi], starts))
-    return means, sums
+
+    def mix(block: NDArray[np.float64]) -> NDArray[np.float64]:
+        total: NDArray[np.float64] = shares[::s] * block[pi[::s]]
+        for k in range(1, s):  # the k-th of each bucket, which the last may lack
+            more = shares[k::s] * block[pi[k::s]]
+            total[: len(more)] += more
+        return total
+
+    return overwrite(models, mix), sums
 
 
 class Bucketing(Wrapper):

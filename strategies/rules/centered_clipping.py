@@ -27,8 +27,8 @@ def centered_clipping(
     tau: float,
     iterations: int,
     order: Sequence[int],
-) -> NDArray[np.float64]:
-    """Return ``v + sum_i s_i (x_i - v) min(1, tau / |x_i - v|)``, several times over.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute ``v + sum_i s_i (x_i - v) min(1, tau / |x_i - v|)``, several times over.
 
     Parameters
     ----------
@@ -44,12 +44,22 @@ def centered_clipping(
         How many times, from 1.
     order : sequence of int
         The rows in the order of summation.
+
+    Returns
+    -------
+    v : array of shape (p,)
+        The aggregate.
+    distances : array of shape (n,)
+        ``|x_i - v|`` of the first v.
     """
-    for _ in range(iterations):
-        steps = shares * clip_factors(distances_to(models, v), tau)
+    first = far = distances_to(models, v)
+    for iteration in range(iterations):
+        if iteration:
+            far = distances_to(models, v)
+        steps = shares * clip_factors(far, tau)
         v *= 1 - steps.sum()
         v += weighted_sum(models, steps, order)
-    return v
+    return v, first
 
 
 class CenteredClipping(Robust):
@@ -107,11 +117,10 @@ class CenteredClipping(Robust):
         v = round.center.astype(np.float64)
         if past.shape == v.shape:  # or else it is another model's
             v += past
-        notes = {"clipped": distances_to(round.models, v) > self.tau}
-        shares = round.shares(round.votes)
-        v = centered_clipping(round.models, shares, v, self.tau, self.iterations, round.order)
+        settings = (self.tau, self.iterations, round.order)
+        v, far = centered_clipping(round.models, round.shares(round.votes), v, *settings)
         with np.errstate(over="ignore"):
             aggregate = np.subtract(v, round.center).astype(round.models.dtype)
         if np.isfinite(aggregate).all():  # or else the model stays, and so does this
             self.memory["aggregate"] = aggregate
-        return Outcome(v, notes=notes)
+        return Outcome(v, notes={"clipped": far > self.tau})

@@ -80,6 +80,13 @@ def rejected(distances: Matrix, labels: NDArray[np.bool_], tau: float) -> NDArra
     return (parts >= tau)[inverse]
 
 
+def _probabilities(logits: Matrix) -> Matrix:
+    """Return the softmax; 0 where immense weights made logits that are no numbers."""
+    with np.errstate(invalid="ignore"):
+        probabilities: Matrix = np.nan_to_num(softmax(logits, axis=1))
+    return probabilities
+
+
 class DeepSight(Robust):
     """Reject clusters of models whose data seem homogeneous, clip the rest to the median norm.
 
@@ -108,8 +115,8 @@ class DeepSight(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors, all or some of them with data
     less diverse than honest ones. *Assumes* that, and an output layer that is dense; knows neither
-    the number of attackers nor data. *Cost*: O(n d), 3 N predictions of each model, four HDBSCANs
-    on n points, by scikit-learn.
+    the number of attackers nor data. *Guarantee*: none. *Cost*: O(n d), 3 N predictions of each
+    model, four HDBSCANs on n points, by scikit-learn.
 
     Where the last layer is no matrix of P rows, P the width of what the model returns, or in a
     round of one or two models, the rule cannot act; nor where every cluster is rejected. Where the
@@ -123,6 +130,7 @@ class DeepSight(Robust):
     diverse data and a mild trigger do not.
     """
 
+    least_clients: ClassVar[int] = 3
     needs: ClassVar[frozenset[str]] = frozenset({"parameters", "run_model", "noise"})
 
     def __init__(
@@ -147,7 +155,7 @@ class DeepSight(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Filter by clusters (section V-B), then clip and average (section V-C)."""
         n, norms = len(round), round.updates.norms
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a cluster among others needs 3")
         neurons = round.layout.neurons(round.updates[:, round.layout.last_layer])
         if neurons is None:
@@ -175,8 +183,8 @@ class DeepSight(Robust):
         rng, parts = np.random.default_rng(entropy), []
         for start in range(0, self.num_inputs, _BATCH):
             inputs = round.noise(min(_BATCH, self.num_inputs - start), rng)
-            known = np.maximum(softmax(round.predict(round.center, inputs), axis=1), _LEAST)
-            outputs = (softmax(round.predict(model, inputs), axis=1) for model in round.models)
+            known = np.maximum(_probabilities(round.predict(round.center, inputs)), _LEAST)
+            outputs = (_probabilities(round.predict(model, inputs)) for model in round.models)
             parts.append([(output / known).sum(axis=0) for output in outputs])
         differences: Matrix = np.sum(parts, axis=0) / self.num_inputs
         return differences

@@ -63,7 +63,8 @@ class FLAME(Robust):
     -----
     *Threat model*: fewer than half of the clients plant backdoors, with any scaling. *Assumes*
     nothing of their number or the data; the cluster holds more than half of the round's replies.
-    *Cost*: O(n^2 d), and HDBSCAN on n points, by scikit-learn.
+    *Guarantee*: the noise that hides a backdoor is derived from differential privacy, with no bound
+    on the model. *Cost*: O(n^2 d), and HDBSCAN on n points, by scikit-learn.
 
     In a round of one or two models the rule cannot act; in others there is a majority cluster.
 
@@ -78,6 +79,7 @@ class FLAME(Robust):
     alike, theirs join the cluster. 3DFed probes and evades it.
     """
 
+    least_clients: ClassVar[int] = 3
     exceptions: ClassVar[dict[str, str]] = {
         "identical replies": "noise is added to the aggregate (Algorithm 1, line 15)"
     }
@@ -98,7 +100,7 @@ class FLAME(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Filter, clip, average and add noise."""
         n, norms = len(round), round.updates.norms
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a majority needs 3")
         votes = np.where(admitted(round.updates.cosines), round.votes, 0)
         bound = float(np.median(norms))

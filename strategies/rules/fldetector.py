@@ -46,7 +46,8 @@ class FLDetector(Robust):
     -----
     *Threat model*: fewer than half of the clients poison models, over many rounds. *Assumes* full
     participation: a client that misses a round has no score in that one and the next. *Remembers*
-    everybody's last update and 2 N vectors. *Cost*: O((n + N^2) d).
+    everybody's last update and 2 N vectors. *Guarantee*: for smooth losses honest scores are
+    lower than attackers' in expectation. *Cost*: O((n + N^2) d).
 
     Whoever is malicious is excluded for good, and until somebody is, all are averaged, as
     Algorithm 3 has it. Those excluded go on to be scored, or clusters would be sought among the
@@ -65,6 +66,7 @@ class FLDetector(Robust):
     first N + 2 rounds there is no defense.
     """
 
+    least_clients: ClassVar[int] = 3
     exceptions: ClassVar[dict[str, str]] = {
         "memory": "each client's last update predicts the next (Eq. 3)"
     }

@@ -59,10 +59,11 @@ class FLTrust(Robust):
 
     Notes
     -----
-    *Threat model*: any number of attackers who know everything but the root data. *Assumes* a
-    small clean set at the server, 100 samples in the paper, drawn as the clients' data are, and
-    that the server trains on it as a client does; knows no number of attackers. *Cost*: O(n d),
-    and a client's training at the server.
+    *Threat model*: any number of attackers who know everything but the root data. *Assumes* a small
+    clean set at the server, 100 samples in the paper, drawn as the clients' data are, and that the
+    server trains on it as a client does; knows no number of attackers. *Guarantee*: the step is at
+    most alpha times the server's own, whatever clients send; the paper bounds the error for
+    strongly convex losses. *Cost*: O(n d), and a client's training at the server.
 
     ``root_update`` gives the server's model: in the suite the training of a seat of its own
     (``root=held_out``), else a callable of the app. Where nobody is trusted, or the server's

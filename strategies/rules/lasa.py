@@ -54,9 +54,10 @@ class LASA(Robust):
 
     Notes
     -----
-    *Threat model*: fewer than half of the clients send anything. *Assumes* nothing of their
-    number; knows the layers, which are the model's arrays. *Cost*: O(n d). A client's vote is the
-    part of the parameters for which it counts.
+    *Threat model*: fewer than half of the clients send anything. *Assumes* nothing of their number;
+    knows the layers, which are the model's arrays. *Guarantee*: kappa-robustness with kappa = O(1 +
+    f / (n - 2 f)) for f attackers, times what sparsifying costs. *Cost*: O(n d). A client's vote is
+    the part of the parameters for which it counts.
 
     Updates are clipped to the median of their norms first. In a round of one or two models the
     rule cannot act. A layer for which no client is within both radii stays, with the note
@@ -69,6 +70,7 @@ class LASA(Robust):
     own may keep attackers, and of a bias of few entries the purity takes few values.
     """
 
+    least_clients: ClassVar[int] = 3
     exceptions: ClassVar[dict[str, str]] = {
         "identical replies": "the smallest coordinates of updates are set to 0 (section 4.1)"
     }
@@ -95,7 +97,7 @@ class LASA(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Filter and average layer by layer."""
         n, updates, layout = len(round), round.updates, round.layout
-        if n < 3:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a majority needs 3")
         factors = clip_factors(updates.norms, float(np.median(updates.norms)))
         least, kept = smallest_kept(updates, self.sparsity), 0

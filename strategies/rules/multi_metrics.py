@@ -6,13 +6,13 @@ Paper: https://arxiv.org/abs/2303.06601
 """
 
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..checks import check_share
+from ..checks import check_allowed, check_share
 from ..robust import Robust
 from ..round import Outcome, Round
 from ..updates import Updates
@@ -33,7 +33,7 @@ def features(updates: Updates, center: NDArray[np.floating]) -> NDArray[np.float
     for i, norm in enumerate(updates.norms):
         update = updates[i]
         dot = square + float(np.sum(w_0 * update))
-        length = np.sqrt(square * np.sum((w_0 + update) ** 2))
+        length = np.sqrt(square) * np.sqrt(np.sum((w_0 + update) ** 2))
         rows.append([np.abs(update).sum(), norm, dot / length if length else 0.0])
     return np.array(rows)
 
@@ -77,9 +77,9 @@ class MultiMetrics(Robust):
 
     Notes
     -----
-    *Threat model*: a minority of clients plants backdoors of any kind. *Assumes* that fewer than
-    1 - p of the clients are malicious, and the average of their metrics is that of the honest; any
-    distribution of data. *Cost*: O(n d).
+    *Threat model*: a minority of clients plants backdoors of any kind. *Assumes* that fewer than 1
+    - p of the clients are malicious, and the average of their metrics is that of the honest; any
+    distribution of data. *Guarantee*: none. *Cost*: O(n d).
 
     In a round of fewer than 4 models, or of fewer than 1/p, the rule cannot act: three metrics
     have no covariance.
@@ -93,10 +93,17 @@ class MultiMetrics(Robust):
     know. Attackers with clean metrics, as in PGD, are kept if they are many.
     """
 
+    least_clients: ClassVar[int] = 4
+
     def __init__(self, fraction: float = 0.3, **arguments: Any) -> None:
         super().__init__(**arguments)
         check_share(fraction=fraction)
         self.fraction = fraction
+
+    def check(self, num_clients: int) -> None:
+        """Refuse a fraction of which no model is left."""
+        super().check(num_clients)
+        check_allowed(self, "fraction", 1 / num_clients, 1, num_clients)
 
     def summary(self) -> None:
         """Log the settings of the strategy."""
@@ -107,7 +114,7 @@ class MultiMetrics(Robust):
         """Score the models, and average those of the lowest scores."""
         n = len(round)
         kept = int(self.fraction * n + 1e-9)
-        if n < 4 or not kept:
+        if n < self.least_clients or not kept:
             return Outcome.refuse(self, f"{n} valid models; of {n} it would keep {kept}")
         delta = scores(features(round.updates, round.center))
         votes, best = np.zeros(n), np.argsort(delta, kind="stable")[:kept]
