@@ -330,6 +330,15 @@ def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) ->
 def test_conf_directory_holds_the_groups() -> None:
     groups = {path.name for path in conf_directory().iterdir() if path.is_dir()}
     common = {"protocol", "attack", "dataset", "engine", "experiment"}
-    horizontal = {"strategy", "partition", "model", "optimizer", "cohort", "attackers", "size"}
+    horizontal = {
+        "strategy",
+        "partition",
+        "model",
+        "optimizer",
+        "cohort",
+        "attackers",
+        "root",
+        "size",
+    }
     assert groups == common | horizontal | {"bottom", "top", "defense"}
     assert (Path(conf_directory()) / "config.yaml").is_file()

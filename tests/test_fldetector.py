@@ -100,6 +100,15 @@ def test_who_cannot_be_predicted_is_excluded_for_good(play):
     assert [report["dropped_nodes"] for report in reports[4:]] == [[1, 2, 3]] * 4
 
 
+def test_numbers_of_clients_may_be_flowers_node_ids(play):
+    """Of 64 bits without a sign, which no float64 holds."""
+    rule = FLDetector(3)
+    rule.client_of = lambda node: 2**64 - node if node % 2 else node
+    _, reports = run(rule, Federation(2, push=0.5), 6, play)
+    assert reports[-1]["dropped_nodes"] == [1, 2, 3]
+    assert rule.memory["excluded"].tolist() == [2, 2**64 - 3, 2**64 - 1]
+
+
 def test_few_honest_crowds_are_accused_when_first_judged(play):
     """Judged in every round, more are: the gap statistic errs now and then."""
     crowds = [Federation(seed, attackers=0) for seed in range(8)]

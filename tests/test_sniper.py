@@ -1,5 +1,7 @@
 """Algorithm 2 of Cao et al. 2019: against its literal loop on random small cases."""
 
+import itertools
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from hypothesis.extra import numpy as npst
 
 from fl_backdoor.federation.engines import LocalGrid
 from strategies import Sniper
-from strategies.rules.sniper import sniper
+from strategies.graph.distances import PairwiseDistances
+from strategies.rules.sniper import honest_scale, sniper
 
 
 def distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -206,3 +209,43 @@ def test_poisoned_models_are_left_out(seed):
 def test_a_step_far_below_the_distances_ends() -> None:
     models = np.array([[0.0], [1e20], [-1e20]])
     assert len(sniper(models, threshold=1e-300, step=1e-300).kept) >= 2
+
+
+@given(grids | clouds, st.integers(-30, 30))
+def test_auto_does_not_change_when_all_models_are_scaled(models, power):
+    one, other = sniper(models, "auto"), sniper(models * 2.0**power, "auto")
+    assert one.kept == other.kept
+    if one.threshold > 1e-300:
+        assert other.threshold == one.threshold * 2.0**power
+
+
+@given(grids | clouds)
+def test_the_honest_scale_lies_within_the_tightest_majority(models):
+    """Against all subsets: so that less than half of the models cannot raise it beyond the rest."""
+    n = len(models)
+    majority = n // 2 + 1
+    subsets = itertools.combinations(range(n), majority)
+    tightest = min(diameter(models, subset) for subset in subsets)
+    between = PairwiseDistances(models).matrix
+    scale = honest_scale(between, majority)
+    assert scale <= tightest * (1 + 1e-7)
+    assert sniper(models, "auto").kept
+    if tightest > 0 and majority > 1:
+        nearest = between[np.triu_indices(n, 1)].min()
+        assert scale >= nearest * (1 - 1e-7)
+
+
+def test_auto_keeps_only_a_majority_of_equal_models():
+    models = np.array([[1.0], [1.0], [1.0], [1.0 + 1e-9], [9.0]])
+    assert sniper(models, "auto").kept == (0, 1, 2)
+    assert sniper(models[:1], "auto").kept == (0,)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 50])
+def test_auto_leaves_attackers_out_whatever_the_model(scale):
+    """In as many directions as a model has, honest updates are about as far from one another."""
+    rng = np.random.default_rng(0)
+    models = rng.standard_normal((10, 1000)) * scale
+    models[:3] += 5 * scale * rng.standard_normal(1000)
+    assert sniper(models, "auto").kept == tuple(range(3, 10))
+    assert sniper(models[3:], "auto").kept == tuple(range(7))

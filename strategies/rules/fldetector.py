@@ -87,8 +87,9 @@ class FLDetector(Robust):
         if memory.get("center", center).shape != center.shape:
             memory.clear()  # of another model
         scores = self._scores(round, move(memory, center))
-        self._exclude(np.array(round.clients), scores, np.random.default_rng(round.number))
-        excluded = np.isin(round.clients, memory.get("excluded", []))
+        clients = np.array(round.clients, dtype=np.uint64)  # which Flower's node ids are
+        self._exclude(clients, scores, np.random.default_rng(round.number))
+        excluded = np.isin(clients, memory.get("excluded", clients[:0]))
         votes = np.where(excluded, 0, round.votes)
         model = round.mean(votes) if votes.any() else None
         step = np.zeros_like(center) if model is None else model - center

@@ -5,10 +5,11 @@ of clients that are all close to one another.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from logging import INFO, WARNING
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from flwr.supercore import log
@@ -19,6 +20,9 @@ from ..graph.clique import Clique, maximum_clique
 from ..graph.distances import PairwiseDistances
 from ..robust import Robust
 from ..round import Outcome, Round
+
+AUTO_THRESHOLD, AUTO_STEP = 1.5, 0.1
+"""``threshold="auto"``: gamma as a multiple of the honest scale, and epsilon of that gamma."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +50,21 @@ class Sniper(Robust):
 
     Parameters
     ----------
-    threshold : float (default: 0.5)
-        gamma: two models are neighbours if their Euclidean distance is smaller.
+    threshold : float or "auto" (default: 0.5)
+        gamma: two models are neighbours if their Euclidean distance is smaller. The default is the
+        paper's, a distance of its network: on another it keeps everybody or next to nobody.
+        ``"auto"`` begins at 1.5 times the median distance within the tightest majority (see
+        `honest_scale`), and grows by a tenth of that: models that all move in proportion give the
+        same answer.
     step : float (default: 0.05)
-        epsilon: gamma grows by it until a clique has more than N/2 members.
+        epsilon: gamma grows by it until a clique has more than N/2 members; not of ``"auto"``.
     **fedavg_arguments
         As for `strategies.Robust`.
 
     Raises
     ------
     ValueError
-        If threshold or step is not a positive finite number.
+        If threshold is neither a positive finite number nor ``"auto"``, or step is not one.
 
     Notes
     -----
@@ -65,15 +73,20 @@ class Sniper(Robust):
     majority clique can exist and the global model stays as it was.
     """
 
-    def __init__(self, threshold: float = 0.5, step: float = 0.05, **fedavg_arguments: Any) -> None:
+    def __init__(
+        self,
+        threshold: float | Literal["auto"] = 0.5,
+        step: float = 0.05,
+        **fedavg_arguments: Any,
+    ) -> None:
         super().__init__(**fedavg_arguments)
-        check_positive(threshold=threshold, step=step)
+        _check(threshold, step)
         self.threshold = threshold
         self.step = step
 
     def summary(self) -> None:
         """Log the settings of the strategy."""
-        log(INFO, "\t├──> Sniper: threshold %g, step %g", self.threshold, self.step)
+        log(INFO, "\t├──> Sniper: threshold %s, step %g", self.threshold, self.step)
         super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
@@ -104,7 +117,7 @@ class Sniper(Robust):
 
 def sniper(
     models: NDArray[np.floating],
-    threshold: float = 0.5,
+    threshold: float | Literal["auto"] = 0.5,
     step: float = 0.05,
     *,
     participants: int | None = None,
@@ -121,7 +134,7 @@ def sniper(
     models : array of shape (n, d)
         M_1 ... M_n, one row a local model; finite.
     threshold, step : float
-        gamma and epsilon, distances.
+        gamma and epsilon, distances; or ``"auto"``, as for `Sniper`.
     participants : int, optional
         N, if more clients than the n that answered take part in the round.
     distances : callable, optional
@@ -130,18 +143,24 @@ def sniper(
     Raises
     ------
     ValueError
-        If threshold or step is not a positive finite number.
+        If threshold is neither a positive finite number nor ``"auto"``, or step is not one.
     """
-    check_positive(threshold=threshold, step=step)
+    _check(threshold, step)
     majority = max(participants or 0, len(models)) // 2 + 1
     if len(models) < majority:
-        return Selection((), threshold, proven=True)
+        return Selection((), 0.0 if threshold == "auto" else threshold, proven=True)
     between = PairwiseDistances(models) if distances is None else distances()
+    if threshold == "auto":
+        # A scale of 0 (a majority of equal models) leaves only them.
+        start = max(AUTO_THRESHOLD * honest_scale(between.matrix, majority), sys.float_info.min)
+        epsilon = max(AUTO_STEP * start, sys.float_info.min)
+    else:
+        start, epsilon = threshold, step
     attempts: dict[int, Clique | None] = {}
 
     def gamma(k: int) -> float:
         """Return gamma after k steps; with a tiny epsilon k can outgrow any float."""
-        return threshold + k * step if k.bit_length() < 1000 else math.inf
+        return start + k * epsilon if k.bit_length() < 1000 else math.inf
 
     def has_majority(k: int) -> bool:
         attempts[k] = maximum_clique(between.below(gamma(k)), at_least=majority)
@@ -161,6 +180,40 @@ def sniper(
     adjacency = between.below(gamma(high))
     members, tightest = _tightest(clique.members, adjacency, between.matrix)
     return Selection(members, gamma(high), proven=tightest and not gave_up)
+
+
+def honest_scale(distances: NDArray[np.float64], majority: int) -> float:
+    """Return the median distance within the tightest majority: a scale of honest models.
+
+    The tightest majority is the first clique of that size as gamma grows from 0. Where more than
+    half are honest its diameter is at most theirs, whatever the others send.
+
+    Parameters
+    ----------
+    distances : array of shape (n, n)
+        Between the models.
+    majority : int
+        More than N/2, at most n.
+    """
+    if majority < 2:
+        return 0.0
+    diameters = np.unique(distances[np.triu_indices(len(distances), 1)])
+    low, high, members = -1, len(diameters) - 1, np.arange(len(distances))
+    while high - low > 1:
+        middle = (low + high) // 2
+        clique = maximum_clique(distances <= diameters[middle], at_least=majority)
+        if clique is not None and clique.members:
+            high, members = middle, np.array(clique.members)
+        else:
+            low = middle
+    within = distances[np.ix_(members, members)]
+    return float(np.median(within[np.triu_indices(len(members), 1)]))
+
+
+def _check(threshold: object, step: object) -> None:
+    if threshold != "auto":
+        check_positive(threshold=threshold)
+    check_positive(step=step)
 
 
 def _tightest(
