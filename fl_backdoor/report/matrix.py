@@ -237,7 +237,7 @@ def _section(reason: dict[str, str], part: pd.DataFrame) -> Section:
     keys = differing(_configured(part))
     for axis, starts in AXES.items():
         own = [key for key in keys if key.startswith(starts) and key != f"{starts[0]}_target_"]
-        part[axis] = [_label(part, axis, own, row) for _, row in part.iterrows()]
+        part[axis] = _labels(part, axis, own)
     attacks = [name for name in in_order(part[ATTACK]) if name != NO_ATTACK]
     defenses = in_order(part[DEFENSE])
     by = dict(iter(part.groupby([DEFENSE, ATTACK], sort=False)))
@@ -266,13 +266,14 @@ def _alone(defense: str, by: Iterable[tuple[str, str]]) -> str:
     return alike[0] if len(alike) == 1 else ""
 
 
-def _label(part: pd.DataFrame, axis: str, keys: Sequence[str], row: "pd.Series[Any]") -> str:
-    """Name an attack or defense by its class, and the keys in which those of the class differ."""
-    if row[axis] == NO_ATTACK:  # whatever its keys
-        return NO_ATTACK
-    alike = part[part[axis] == row[axis]]
-    own = [key for key in keys if alike[key].nunique(dropna=False) > 1]
-    return " ".join([row[axis], *(f"{_leaf(key)}={row[key]}" for key in own)])
+def _labels(part: pd.DataFrame, axis: str, keys: Sequence[str]) -> "pd.Series[str]":
+    """Name attacks or defenses by their class, and the keys in which those of the class differ."""
+    labels = part[axis].copy()
+    for name, alike in part.groupby(axis):
+        for key in [key for key in keys if alike[key].nunique(dropna=False) > 1]:
+            if name != NO_ATTACK:  # which it is whatever its keys
+                labels[alike.index] += f" {_leaf(key)}=" + alike[key].fillna(NOTHING)
+    return labels
 
 
 def _leaf(key: str) -> str:
