@@ -122,7 +122,7 @@ def byzfl_module(name: str) -> ModuleType:
         if spec is None or spec.submodule_search_locations is None:
             raise SystemExit("byzfl is missing: pip install 'fl-backdoor[dev]'")
         package = ModuleType("byzfl")
-        package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations)
         sys.modules["byzfl"] = package
     return importlib.import_module(f"byzfl.{name}")
 

@@ -1,8 +1,6 @@
 """Builders that many tests share."""
 
 import gc
-import importlib
-import importlib.util
 import logging
 import os
 import subprocess
@@ -22,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 import fl_backdoor  # noqa: F401  (turns Flower's telemetry off before Flower is imported)
+from benchmarks.bounds import byzfl_module
 from fl_backdoor.federation.engines import LocalGrid
 from strategies import Robust
 
@@ -110,17 +109,9 @@ def no_collection(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def byzfl() -> Iterator[Callable[[str], ModuleType]]:
+def byzfl() -> Callable[[str], ModuleType]:
     """Import modules of byzfl without its __init__, which wants torchvision."""
-    spec = importlib.util.find_spec("byzfl")
-    package = ModuleType("byzfl")
-    package.__path__ = list(spec.submodule_search_locations)
-    before = set(sys.modules)
-    sys.modules["byzfl"] = package
-    yield lambda name: importlib.import_module(f"byzfl.{name}")
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] == "byzfl":
-            del sys.modules[name]
+    return byzfl_module
 
 
 @pytest.fixture
