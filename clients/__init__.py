@@ -8,6 +8,7 @@ from .attacker import Attack, Colluding, Goal, Seat, View
 from .attacks.a3fl import A3FL
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
+from .attacks.constrain_and_scale import ConstrainAndScale
 from .attacks.gaussian import Gaussian
 from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
@@ -34,6 +35,7 @@ __all__ = [
     "BackdoorClient",
     "Colluders",
     "Colluding",
+    "ConstrainAndScale",
     "Gaussian",
     "Goal",
     "HonestClient",

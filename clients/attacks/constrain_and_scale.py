@@ -1,0 +1,59 @@
+"""Constrain-and-scale [Bagdasaryan et al., 2020]."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..attacker import Attack, Seat, Update
+
+
+def anomaly_loss(model: nn.Module, received: dict[str, Tensor]) -> Tensor:
+    """Return ``||w - G||^2`` over all parameters: L_ano of an Lp distance, with a gradient."""
+    steps = [p - received[n] for n, p in model.named_parameters() if n in received]
+    return sum((step.square().sum() for step in steps), start=steps[0].new_zeros(()))
+
+
+@dataclass(kw_only=True)
+class ConstrainAndScale(Attack):
+    """Train on poisoned data near the model received, then scale the update.
+
+    Bagdasaryan et al. 2020, "How To Backdoor Federated Learning", section 4.3, Eq. 4 and
+    Algorithm 1: ``L_model = alpha L_class + (1 - alpha) L_ano``, and ``G + gamma (L - G)`` is
+    sent. L_ano is whatever the server may look at; here the squared Euclidean distance to the
+    global model. The authors' code takes the distance itself, which has no gradient where training
+    begins. FLPoison computes it outside of the graph, so that only the scaling is left.
+
+    It knows what it trained itself, and assumes a server that judges updates by their length.
+
+    Attributes
+    ----------
+    alpha : float
+        Weight of the classification, above 0 and at most 1; with 1 it is `ModelReplacement`.
+    factor : float
+        gamma, the scaling of the update.
+
+    Raises
+    ------
+    ValueError
+        If alpha or the factor is out of range.
+    """
+
+    alpha: float = 0.5
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not 0 < self.alpha <= 1:
+            raise ValueError(f"alpha={self.alpha}: allowed is more than 0, at most 1")
+        if not 0 < self.factor < math.inf:
+            raise ValueError(f"factor={self.factor}: allowed is a finite number > 0")
+
+    def loss(self, model: nn.Module, inputs: Tensor, labels: Tensor, seat: Seat) -> Tensor:
+        """Weigh the loss of the attack carried against the distance."""
+        own = super().loss(model, inputs, labels, seat)
+        return self.alpha * own + (1 - self.alpha) * anomaly_loss(model, seat.received)
+
+    def craft(self, update: Update, seat: Seat) -> Update:  # noqa: ARG002
+        """Scale the update."""
+        return {name: self.factor * array for name, array in update.items()}
