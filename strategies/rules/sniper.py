@@ -71,6 +71,10 @@ class Sniper(Robust):
     N counts every client asked in the round, so that clients that fail or send garbage do
     not help the others to a majority. Where N/2 or fewer clients sent a valid model, no
     majority clique can exist and the global model stays as it was.
+
+    ``"auto"`` is not the paper's. It takes honest models for about equally far from one another:
+    where clients hold unlike data, or few rows, it leaves out honest ones too, in rounds without
+    attackers as well; and attackers within 1.5 times the honest scale stay.
     """
 
     def __init__(
