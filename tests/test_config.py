@@ -201,7 +201,8 @@ def test_every_attack_belongs_to_a_protocol() -> None:
 
 # Neither is built knowing of the other: the shorter list goes round.
 @pytest.mark.parametrize(
-    ("strategy", "attack"), zip(names("strategy"), itertools.cycle(attacks(Attack)), strict=False)
+    ("strategy", "attack"),
+    list(zip(names("strategy"), itertools.cycle(attacks(Attack)), strict=False)),
 )
 def test_every_strategy_and_every_attack_is_built(strategy: str, attack: str) -> None:
     config = composed(f"strategy={strategy}", f"attack={attack}", "attack.num_attackers=1")
