@@ -42,6 +42,9 @@ ELSEWHERE = {
         f"docs/extending.md test: own {what}": "tests/test_extending.py test_every_file_runs"
         for what in ("data", "model", "defense", "attack", "measure", "partition")
     },
+    # Hours; there a small grid.
+    "docs/reproduction.md test: whole papers": "tests/test_reproduce.py "
+    "test_a_grid_runs_ends_in_the_report_and_goes_on",
     "docs/deployment.md test: superlink": "tests/test_deployment.py machine",
     "docs/deployment.md test: connection": "tests/test_deployment.py machine",
     "docs/deployment.md test: supernodes": "tests/test_deployment.py test_the_walk_through",
