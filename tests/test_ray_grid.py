@@ -165,7 +165,7 @@ def test_who_hangs_is_named_given_up_and_the_worker_replaced(
 ) -> None:
     before = ask()
     monkeypatch.setattr(grid, "_patience", 0.6)
-    replies = ask(timeout=3, client=3, sleep=True, **{"server-round": 4})
+    replies = ask(timeout=10, client=3, sleep=True, **{"server-round": 4})
     assert replies.keys() == {0, 1, 2}
     assert "round 4 waits for client 3" in caplog.messages
     after = ask()
@@ -192,4 +192,4 @@ def test_an_app_that_no_worker_can_read_is_one_line(grid: Any, caplog: Any) -> N
     foreign = RayGrid(Foreign(), 1, EngineConfig("ray", None, 0.0, 0.0, None), 1)
     with pytest.raises(UserError, match="engine=ray: no worker can be started"):
         foreign.send_and_receive([Message(RecordDict(), 1, "query")])
-    assert "No module named 'something'" in caplog.messages[0]
+    assert any("No module named 'something'" in message for message in caplog.messages)
