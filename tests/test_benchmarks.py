@@ -44,7 +44,7 @@ def test_memory_plays_a_round_of_any_rule_and_a_run_of_any_crowd() -> None:
 
 @pytest.mark.slow
 def test_memory_measures_each_in_a_process_of_its_own() -> None:
-    least = ["--clients", "6", "--cohort", "4", "--width", "2", "--rules", "fedavg"]
+    least = ["--clients", "6", "--cohort", "4", "--width", "16", "--rules", "fedavg"]
     crowds = ["--crowds", "10,20", "--owners", "100", "--rounds", "1"]
     assert memory.main([*least, *crowds])["fedavg"] > 0
 
