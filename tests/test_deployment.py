@@ -123,7 +123,7 @@ def test_the_walk_through(machine: Machine) -> None:
 def test_a_part_of_the_nodes_in_each_round(machine: Machine, tmp_path: Path) -> None:
     """The model of the command line, where the attacker is in some rounds only."""
     machine.start(printed("supernodes"))
-    crowd = "cohort.clients_per_round=3 attack.num_attackers=1 attack.roster=[3]"
+    crowd = "seed=2 cohort.clients_per_round=3 attack.num_attackers=1 attack.roster=[3]"
     command = printed("run").replace("attack.num_attackers=0", crowd)
     machine.finish(command)
     run = machine.home / "outputs" / "trial"
