@@ -9,6 +9,7 @@ from .attacks.a3fl import A3FL
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.constrain_and_scale import ConstrainAndScale
+from .attacks.fang import Fang
 from .attacks.gaussian import Gaussian
 from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
@@ -36,6 +37,7 @@ __all__ = [
     "Colluders",
     "Colluding",
     "ConstrainAndScale",
+    "Fang",
     "Gaussian",
     "Goal",
     "HonestClient",
