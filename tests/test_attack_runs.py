@@ -16,7 +16,7 @@ from .test_vertical_experiment import Undrawn
 
 COLLUDING = ["alie", "fang", "ipm", "mimic", "min_max", "min_sum"]
 UNTARGETED = [*COLLUDING, "gaussian", "sign_flip"]
-TARGETED = ["a3fl", "neurotoxin", "pgd"]
+TARGETED = ["a3fl", "dba", "neurotoxin", "pgd"]
 FEW = ["num_rounds=2", "dataset.samples_per_class=10"]
 
 

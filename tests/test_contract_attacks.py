@@ -23,14 +23,14 @@ from fl_backdoor.federation.roster import build_roster
 CLASSES = [str(digit) for digit in range(10)]
 
 
-def settings(name: str) -> dict[str, Any]:
-    return deepcopy(composed(name))
+def settings(name: str, *overrides: str) -> dict[str, Any]:
+    return deepcopy(composed(name, *overrides))
 
 
 @cache
-def composed(name: str) -> dict[str, Any]:
+def composed(name: str, *overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        config = compose("config", [f"attack={name}"])
+        config = compose("config", [f"attack={name}", *overrides])
         node = OmegaConf.to_container(config.attack, resolve=True)
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}

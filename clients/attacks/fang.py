@@ -26,11 +26,11 @@ def beyond(known: Vector, u: Vector, whole: bool) -> Vector:
     """
     mean = known.mean(axis=0)
     up = np.where(mean > 0, -1.0, 1.0)
-    if not whole:
-        return mean + up * (3 + u) * known.std(axis=0)
     edge = np.where(up > 0, known.max(axis=0), known.min(axis=0))
     factor = 1 + (B - 1) * u
-    return np.where(edge * up > 0, edge * factor, edge / factor)
+    farther: Vector = np.where(edge * up > 0, edge * factor, edge / factor)
+    off: Vector = mean + up * (3 + u) * known.std(axis=0)
+    return farther if whole else off
 
 
 @dataclass(kw_only=True)
