@@ -63,6 +63,9 @@ class Seat:
         Its place among the attackers, 0 to P - 1.
     attackers : int
         P.
+    clients_per_attacker : float, optional
+        n / P of the rounds that it takes part in: the clients asked for each attacker among them,
+        on average. None: it was not told.
     round : int
         Counted from 1; 0 while data are prepared before any round.
     seed : int
@@ -83,6 +86,7 @@ class Seat:
     client: int = 0
     rank: int = 0
     attackers: int = 1
+    clients_per_attacker: float | None = None
     round: int = 0
     seed: int = 0
     memory: Memory = field(default_factory=dict)

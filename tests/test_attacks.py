@@ -265,7 +265,7 @@ def test_descriptions_name_each_attack_and_its_settings() -> None:
         ),
         (
             {"_target_": "clients.ModelReplacement", "factor": -2.0},
-            "attack.factor=-2.0: allowed is a finite number > 0",
+            "attack.factor=-2.0: allowed is a finite number > 0, or null",
         ),
     ],
 )
