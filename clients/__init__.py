@@ -10,6 +10,7 @@ from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.constrain_and_scale import ConstrainAndScale
 from .attacks.dba import DBA
+from .attacks.edge_case import EdgeCase
 from .attacks.fang import Fang
 from .attacks.gaussian import Gaussian
 from .attacks.ipm import IPM
@@ -39,6 +40,7 @@ __all__ = [
     "Colluders",
     "Colluding",
     "ConstrainAndScale",
+    "EdgeCase",
     "Fang",
     "Gaussian",
     "Goal",

@@ -35,12 +35,16 @@ class Goal:
         may hold a trigger that was learned, or nothing yet. None: there is no trigger.
     learned : bool
         The trigger is what attackers remember: where nobody attacked there is none.
+    picked : callable of (inputs, labels), optional
+        Takes from test samples ``(n, ...)`` and ``(n,)`` those to be measured ``(v, ...)``, or
+        brings its own. None: they are the victims, with the trigger.
     """
 
     target: int
     source: int | None = None
     stamp: Callable[[Tensor, Mapping[str, NDArray[Any]]], Tensor] | None = None
     learned: bool = False
+    picked: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def victims(self, labels: Tensor) -> Tensor:
         """Mark the samples that the attack success rate counts, shape ``(n,)``, bool."""
