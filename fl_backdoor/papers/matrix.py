@@ -55,7 +55,7 @@ ATTACKS: tuple[Overrides, ...] = (
     {"attack": "min_sum"},
     {"attack": "mimic"},
 )
-"""Where 4 of 20 attack, a factor of n/P = 5 replaces the average. The clean twins are runs without."""
+"""Where 4 of 20 attack, a factor of n/P = 5 replaces the average. Clean twins have none."""
 
 COHORT = ("fedavg", "norm_clipping", "sniper", "sniper_auto", "multikrum", "fedmedian", "flame",
           "fltrust")  # fmt: skip
