@@ -9,6 +9,9 @@ from .attacks.a3fl import A3FL
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.constrain_and_scale import ConstrainAndScale
+from .attacks.dba import DBA
+from .attacks.edge_case import EdgeCase
+from .attacks.fang import Fang
 from .attacks.gaussian import Gaussian
 from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
@@ -28,6 +31,7 @@ from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_
 __all__ = [
     "A3FL",
     "ALIE",
+    "DBA",
     "IPM",
     "PGD",
     "Attack",
@@ -36,6 +40,8 @@ __all__ = [
     "Colluders",
     "Colluding",
     "ConstrainAndScale",
+    "EdgeCase",
+    "Fang",
     "Gaussian",
     "Goal",
     "HonestClient",
