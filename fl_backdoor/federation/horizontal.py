@@ -213,6 +213,7 @@ class Federation:
                 rank=self.attackers.index(number),
                 attackers=len(self.attackers),
                 spare=self.spare,
+                twin=self.client(number, clean=True) if self.attack.compares else None,
                 **training | self.roster.training,
             )
 
