@@ -123,7 +123,8 @@ class Adaptive(Colluding):
         replacement. With "all" they are known.
     most : float, optional
         The largest gamma, in lengths of d. An average of all takes any: it is given this one.
-        None: n / P, at which an average takes over the attackers' model, as in model replacement.
+        None: n / P, which undoes all that honest clients do to an average; with a data attack
+        n / (2 P), which leaves them half of it: a model at chance has no backdoor.
     rule : callable, optional
         The defense, as `Rule` says. None: who runs the attack gives it, as this suite does.
 
@@ -209,7 +210,7 @@ class Adaptive(Colluding):
         def accepted(name: str, gamma: float) -> float:
             return moved(pushed(name, gamma), voted=True)
 
-        most = view.asked / count if self.most is None else self.most
+        most = self.most or view.asked / count / (2 if self.compares else 1)
         unscaled = moved(own, voted=False)
         best, gamma, name = farthest(accepted, list(kinds), most)
         view.notes |= {"push": name, "strength": gamma, "moved": best, "moved-unscaled": unscaled}
