@@ -47,7 +47,12 @@ def tidy(folders: Iterable[Path]) -> pd.DataFrame:
 def _row(run: Path) -> dict[str, Any]:
     said = dict(text.lstrip("+").split("=", 1) for text in read_json(run / COMMAND)["arguments"])
     summary = read_json(run / SUMMARY)
-    own = [f"{key.removeprefix('attack.')}={v}" for key, v in said.items() if key[:7] == "attack."]
+    own = [
+        f"{key.removeprefix('attack.')}={value}"
+        for key, value in said.items()
+        if key.startswith("attack.") and not key.endswith(".trigger")
+    ]
+    own += [value for key, value in said.items() if key == "attack@attack.data"]
     values = {
         column: None if (value := summary.get(key)) is None else round(100 * value, 2)
         for column, key in MEASURED.items()
