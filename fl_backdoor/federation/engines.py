@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from flwr.app import Context, Message, RecordDict
 from flwr.app.error import Error
+from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -37,9 +38,13 @@ class LocalGrid(Grid):
         Answers the messages of every node.
     num_nodes : int
         n.
+    run_config : mapping, optional
+        Of the app.
     """
 
-    def __init__(self, client_app: ClientApp, num_nodes: int) -> None:
+    def __init__(
+        self, client_app: ClientApp, num_nodes: int, run_config: UserConfig | None = None
+    ) -> None:
         self._client_app = client_app
         self._replies: dict[str, Message] = {}
         self._count = itertools.count()
@@ -50,7 +55,7 @@ class LocalGrid(Grid):
                 node_id=node,
                 node_config={"partition-id": node - 1, "num-partitions": num_nodes},
                 state=RecordDict(),
-                run_config={},
+                run_config=dict(run_config or {}),
             )
             for node in range(1, num_nodes + 1)
         }
