@@ -245,7 +245,10 @@ def test_commands_between_the_lines_are_of_modules_and_tests_that_are_there() ->
 
 def test_the_page_lists_the_experiments_and_the_groups() -> None:
     """All of them, and no others."""
-    tables = re.findall(r"\| (experiment|group) \|.*\n\|.*\n((?:\|.*\n)+)", (ROOT / "docs" / "running.md").read_text())
+    tables = re.findall(
+        r"\| (experiment|group) \|.*\n\|.*\n((?:\|.*\n)+)",
+        (ROOT / "docs" / "running.md").read_text(),
+    )
     experiments, groups = (table for _, table in sorted(tables))
     listed = re.findall("`(.+?)`", " ".join(row.split("|")[1] for row in experiments.splitlines()))
     matched = {name: [n for n in names("experiment") if fnmatch(n, name)] for name in listed}

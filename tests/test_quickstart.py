@@ -1,4 +1,4 @@
-"""The changes that the README and docs/flower.md show, made to Flower's quickstart-pytorch app, and run.
+"""The changes that the README and docs/flower.md show, made to Flower's quickstart app, and run.
 
 The template is in ``tests/quickstart`` as Flower documents it, on data that needs no download:
 ``flwr new`` fetches the original from Flower's hub.
