@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 import traceback
@@ -18,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from .compose import quoted
 from .config import check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
 from .files import COMMAND, CONFIG, ERROR, TWIN, keep_command
@@ -91,7 +91,7 @@ def main() -> None:
         if interrupt.args:
             how = f"; go on from the last round with {interrupt}"
         elif Sweep.directory is not None:
-            again = (f"hydra.sweep.dir={_quoted(Sweep.directory)}", "resume=true")
+            again = (f"hydra.sweep.dir={quoted(Sweep.directory)}", "resume=true")
             how = f"; the sweep goes on with {_command(*arguments, *again)}"
         print(f"interrupted{how}", file=sys.stderr)
         # Nothing is left to save, and what libraries do at exit takes seconds.
@@ -157,7 +157,7 @@ def _resumed(arguments: list[str]) -> list[str]:
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{command}: cannot be used ({one_line(error)})") from error
     settings = {
-        "hydra.run.dir": _quoted(str(directory)),
+        "hydra.run.dir": quoted(str(directory)),
         "hydra.mode": "RUN",  # an experiment may be a sweep, of which this is one run
         "resume": "true",
     }
@@ -173,14 +173,6 @@ def _unresumable(directory: Path) -> str:
     if (directory / CONFIG).exists():
         return f"not begun by this command (no {COMMAND})"
     return "no run has begun there; start it without --resume"
-
-
-def _quoted(text: str) -> str:
-    """Quote a value for Hydra if need be; backslashes are text to it unless a quote follows."""
-    if re.fullmatch(r"[A-Za-z0-9_./-]*/[A-Za-z0-9_./-]*", text):
-        return text
-    text = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
-    return f"'{text}'"
 
 
 def _command(*arguments: str) -> str:

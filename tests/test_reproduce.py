@@ -20,7 +20,8 @@ from fl_backdoor.files import COMMAND, CONFIG, ERROR, METRICS, MODEL
 from fl_backdoor.papers import plan as plans
 from fl_backdoor.papers import pool
 from fl_backdoor.papers.grids import PLANS
-from fl_backdoor.papers.plan import Job, Part, Plan, combinations, composed, jobs
+from fl_backdoor.compose import combinations, composed
+from fl_backdoor.papers.plan import Job, Part, Plan, jobs
 
 TINY = {
     "seed": "range(2)",
