@@ -35,7 +35,7 @@ def train(job: Job) -> str:
     try:
         config = load(composed(*job.overrides, "resume=true"))
         keep_command(job.path, job.overrides)
-        run(config, job.path, Display(Console(quiet=True), "grid"))
+        run(config, job.path, Display(Console(quiet=True), "grid"), twins=job.twins)
     except Exception as error:
         if not isinstance(error, UserError | OSError):  # a fault of the suite: show it whole
             traceback.print_exc()
