@@ -49,14 +49,14 @@ class Plan:
 class Job:
     """One run: the overrides of its command, its directory, and minutes that it may take.
 
-    ``twins`` is where runs share their clean twins.
+    ``twins`` is where runs share their clean twins, if they do.
     """
 
     part: str
     overrides: tuple[str, ...]
     path: Path
     minutes: float
-    twins: Path
+    twins: Path | None = None
 
 
 def jobs(plan: Plan, out: Path, *, quick: bool = False, seeds: int | None = None) -> list[Job]:
