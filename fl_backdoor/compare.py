@@ -6,7 +6,6 @@ varies, the attack success rate is drawn over it (Figs. 4 and 8 of Cao et al. 20
 are drawn over their epochs (Figs. 4 to 7 of Liu, Yi, Chen 2020). A sweep ends with this comparison.
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from strategies.checks import line as short_line
 
+from .arguments import Parser
 from .config import fail
 from .errors import UserError
 from .measure.caveats import caveats
@@ -252,8 +252,8 @@ def _sayer(console: Console) -> Callable[[str], None]:
 
 def main() -> None:
     """Compare from the command line; bad input is one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m fl_backdoor.compare", description=__doc__)
-    parser.add_argument("folders", nargs="+", help="run or sweep directories")
+    parser = Parser("compare", __doc__, "multirun/2026-11-26_16-13-26")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="of a run or a sweep")
     parser.add_argument("--csv", action="store_true", help="print the table as CSV, draw nothing")
     arguments = parser.parse_args()
     folders = arguments.folders

@@ -133,7 +133,7 @@ def word(key: str, value: Any) -> str:
 
 def quoted(text: str) -> str:
     """Quote a string for Hydra if need be; backslashes are text to it unless a quote follows."""
-    plain = re.fullmatch(r"[A-Za-z0-9_./-]*/[A-Za-z0-9_./-]*|[A-Za-z_]\w*", text, re.ASCII)
+    plain = re.fullmatch(r"[A-Za-z0-9_./-]*/[A-Za-z0-9_./-]*|[A-Za-z_][\w.]*", text, re.ASCII)
     if plain and text.lower() not in ("true", "false", "null", "nan", "inf"):
         return text
     text = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)

@@ -73,6 +73,21 @@ def _refused(
     return ""
 
 
+def in_words(
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> str:
+    """Say what the bounds of a field allow."""
+    if choices:
+        return ", ".join(choices)
+    limits = {"from {}": least, "to {}": most, "more than {}": above, "less than {}": below}
+    return " ".join(text.format(limit) for text, limit in limits.items() if limit is not None)
+
+
 @dataclass
 class EngineConfig:
     """See ``conf/engine/ray.yaml``."""

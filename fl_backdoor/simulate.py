@@ -8,19 +8,19 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from string import Template
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from .compose import quoted
 from .config import check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
 from .files import COMMAND, CONFIG, ERROR, TWIN, keep_command
+from .help import help_text
 from .schema import CommonConfig
 from .screen import Screen, show_warnings
 from .sweep import Sweep
@@ -76,9 +76,9 @@ def main() -> None:
     try:
         sys.argv[1:] = _resumed(arguments)
         check_groups(sys.argv[1:])
-        flags = [part for part in sys.argv[1:] if part.startswith("-")]
-        if flags in (["--help"], ["-h"]):
-            print(_help([part for part in sys.argv[1:] if part not in flags]))
+        flags = {part for part in sys.argv[1:] if part.startswith("-")}
+        if flags & {"--help", "-h"}:
+            print(help_text([part for part in sys.argv[1:] if part not in flags], *_commands()))
         else:
             simulate()
     except BrokenPipeError:  # --help | head
@@ -97,22 +97,6 @@ def main() -> None:
         # Nothing is left to save, and what libraries do at exit takes seconds.
         sys.stderr.flush()
         os._exit(130)
-
-
-def _help(overrides: list[str]) -> str:
-    """Return what Hydra's --help prints, which it takes seconds to find the groups for."""
-    folder = conf_directory()
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(folder)):
-        config = hydra.compose("config", overrides, return_hydra_config=True)
-    template = Template(config.hydra.help.template)
-    with open_dict(config):
-        del config["hydra"]
-    groups = [
-        f"{group.name}: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}\n"
-        for group in sorted(folder.iterdir())
-        if group.is_dir()
-    ]
-    return template.substitute(APP_CONFIG_GROUPS="".join(groups), CONFIG=OmegaConf.to_yaml(config))
 
 
 def _arguments() -> list[str]:
@@ -176,7 +160,14 @@ def _unresumable(directory: Path) -> str:
 
 
 def _command(*arguments: str) -> str:
-    return f"python -m fl_backdoor.simulate {shlex.join(arguments)}"
+    return f"{_commands()[0]} {shlex.join(arguments)}"
+
+
+def _commands() -> tuple[str, str]:
+    """Return how a run and a sweep are started: as this process was."""
+    if sys.argv[0].startswith("fl-backdoor"):
+        return "fl-backdoor simulate", "fl-backdoor sweep"
+    return "python -m fl_backdoor.simulate", "python -m fl_backdoor.simulate -m"
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def test_the_estimate_is_the_guess_and_then_the_pace() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["cao2020"], "invalid choice: 'cao2020'"),
+        (["cao2020"], "cao2020: allowed are cao2019, liu2020; did you mean cao2019?"),
         (["cao2019", "--jobs", "0"], "0: allowed is a number from 1"),
         (["cao2019", "--seeds", "x"], "x: allowed is a number from 1"),
     ],
