@@ -1,6 +1,7 @@
 """Options of the commands beside `simulate`: help in 80 columns, an example first."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -29,9 +30,10 @@ class Parser(argparse.ArgumentParser):
         prog = f"fl-backdoor {command}"
         if not sys.argv[0].startswith("fl-backdoor"):
             prog = f"python -m fl_backdoor.{command}"
+        text = re.sub(": ``python -m .*``", "", doc or "")  # the example says it
         super().__init__(
             prog=prog,
-            description="\n\n".join(fill(part, WIDTH) for part in (doc or "").split("\n\n")),
+            description="\n\n".join(fill(part, WIDTH) for part in text.split("\n\n")),
             formatter_class=partial(
                 argparse.RawDescriptionHelpFormatter, width=WIDTH, max_help_position=24
             ),

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from .arguments import WIDTH
-from .compose import composed
+from .compose import composed, word
 from .config import conf_directory, groups
 from .schema import in_words
 
