@@ -1,14 +1,19 @@
 """Poisoning and backdoor attacks on federated learning, and defenses, on Flower."""
 
 import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .folders import Folders
 
 if TYPE_CHECKING:
     from .api import compare_runs, load_results, run, run_sweep, write_report
 
 # Flower reads it on import; an experiment on attacks has no business in anybody's statistics.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+
+sys.meta_path.insert(0, Folders())
 
 __version__ = "0.1.0"
 __all__ = ["compare_runs", "load_results", "run", "run_sweep", "write_report"]

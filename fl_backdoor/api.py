@@ -107,8 +107,8 @@ def run_sweep(
     Returns
     -------
     Results
-        A sequence of results, which prints like their comparison. A run that ends early does not
-        keep the others from running; see ``failed``.
+        A sequence of results, which prints like their comparison. A run that an error ends does
+        not keep the others from running: ``notes`` says what ended it.
 
     Raises
     ------
@@ -196,8 +196,10 @@ def _set_up() -> Iterator[Screen]:
 
 
 def _one_by_one(runs: Sequence[Job], console: Screen) -> None:
+    alike = set.intersection(*(set(job.overrides) for job in runs)) if len(runs) > 1 else set()
     for number, job in enumerate(runs, start=1):
-        console.print(f"{number}/{len(runs)} {' '.join(job.overrides)}", soft_wrap=True)
+        own = " ".join(part for part in job.overrides if part not in alike)
+        console.print(f"{number}/{len(runs)} {own}", soft_wrap=True)
         error = train(job)
         if error:
             console.print(f"error: {error}", soft_wrap=True)

@@ -121,17 +121,18 @@ def _notes(path: Path, package: str) -> dict[str, str]:
 
 def _values(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield dotted keys and what they hold, as it is written on the command line."""
-    for key in config:
+    raw: Any = OmegaConf.to_container(config)
+    for key in map(str, config):
         try:
             value = config[key]
         except OmegaConfBaseException:  # of what is not given yet
-            value = OmegaConf.to_container(config)[key]
+            value = raw[key]
         if isinstance(value, DictConfig) and value:
             for name, inner in _values(value):
                 yield f"{key}.{name}", inner
         else:
             plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            yield str(key), word(str(key), plain)
+            yield key, word(key, plain)
 
 
 def _bounds(schema: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

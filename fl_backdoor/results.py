@@ -104,7 +104,12 @@ class Results(Sequence[RunResult]):
     paths : sequence of Path
         Their directories.
     notes : sequence of str
-        Lines below the comparison.
+        A line on each run that has not ended, or that an error ended.
+
+    Attributes
+    ----------
+    notes : tuple of str
+        Those lines; they stand below the comparison.
 
     Raises
     ------
@@ -116,7 +121,7 @@ class Results(Sequence[RunResult]):
         if not paths:
             raise UserError("no runs: nothing to compare")
         self._results = [RunResult(path) for path in paths]
-        self._notes = notes
+        self.notes = tuple(notes)
 
     @overload
     def __getitem__(self, place: int) -> RunResult: ...
@@ -147,17 +152,11 @@ class Results(Sequence[RunResult]):
         return rounds(self._runs)
 
     @property
-    def failed(self) -> dict[Path, str]:
-        """What ended those runs early that an error ended."""
-        return {result.path: result.error for result in self._results if result.error}
-
-    @property
     def _runs(self) -> list[Run]:
         return [result.run for result in self._results]
 
     def _write(self, console: Console) -> None:
-        early = [f"{path} {EARLY}: {error}" for path, error in self.failed.items()]
-        tell(self._runs, [*early, *self._notes], console)
+        tell(self._runs, self.notes, console)
 
 
 def _console() -> Console:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fl_backdoor import reproduce
+from fl_backdoor.compose import combinations, composed
 from fl_backdoor.config import load
 from fl_backdoor.errors import UserError
 from fl_backdoor.files import COMMAND, CONFIG, ERROR, METRICS, MODEL
 from fl_backdoor.papers import plan as plans
 from fl_backdoor.papers import pool
 from fl_backdoor.papers.grids import PLANS
-from fl_backdoor.compose import combinations, composed
 from fl_backdoor.papers.plan import Job, Part, Plan, jobs
 
 TINY = {
