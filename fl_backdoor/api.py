@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from .compare import as_frame, ended
-from .compose import carried_sweep, combinations, new_directory, setting, word
+from .compose import carried_sweep, check_keys, combinations, new_directory, setting, word
 from .config import short
 from .errors import UserError
 from .files import CONFIG, PathLike, Summary, as_paths, keep_command
@@ -40,7 +40,13 @@ class Lines(Display):
         self.line(f"Results: {directory.path}")
 
 
-def run(experiment: str = "", *, output: PathLike | None = None, **keys: Any) -> RunResult:
+def run(
+    experiment: str = "",
+    *,
+    output: PathLike | None = None,
+    config_dir: PathLike | None = None,
+    **keys: Any,
+) -> RunResult:
     """Run an experiment as ``fl-backdoor simulate`` does, to the same bits.
 
     >>> result = run("sniper_goal1", num_rounds=3, strategy="flame",
@@ -53,6 +59,9 @@ def run(experiment: str = "", *, output: PathLike | None = None, **keys: Any) ->
         Of ``fl-backdoor list experiments``; "": none, what is not given has its default.
     output : path, optional
         The run directory. None: a new one in ``outputs``.
+    config_dir : path, optional
+        A folder of configurations of one's own, beside those of the suite; see
+        ``docs/extending.md``.
     **keys
         Keys of the configuration and their values, as ``fl-backdoor simulate --help`` lists them;
         a group takes the name of its choice. ``resume=True``, beside the output of an interrupted
@@ -71,6 +80,8 @@ def run(experiment: str = "", *, output: PathLike | None = None, **keys: Any) ->
         If results cannot be written.
     """
     parts = [f"{key}={word(key, value)}" for key, value in keys.items()]
+    check_keys(parts)
+    parts += _search_path(config_dir)
     config = setting(experiment, parts, "of which run does one setting; choose one, or run_sweep")
     path = new_directory("outputs", config.name) if output is None else Path(output).absolute()
     with _set_up() as console:
@@ -84,7 +95,12 @@ def run(experiment: str = "", *, output: PathLike | None = None, **keys: Any) ->
 
 
 def run_sweep(
-    experiment: str = "", *, output: PathLike | None = None, jobs: int = 1, **keys: Any
+    experiment: str = "",
+    *,
+    output: PathLike | None = None,
+    config_dir: PathLike | None = None,
+    jobs: int = 1,
+    **keys: Any,
 ) -> Results:
     """Run every combination of some values, as ``fl-backdoor sweep`` does.
 
@@ -97,6 +113,8 @@ def run_sweep(
     output : path, optional
         The folder of the runs: what is there is kept, and gone on with. None: a new one in
         ``multirun``.
+    config_dir : path, optional
+        As `run` takes it.
     jobs : int (default: 1)
         Processes. With more than one, a script must stand under ``if __name__ == "__main__":``,
         since each process imports it.
@@ -117,14 +135,16 @@ def run_sweep(
     """
     if jobs < 1:
         raise UserError(f"jobs={jobs}: allowed is 1 or more")
-    name, carried = carried_sweep(experiment)
+    own = _search_path(config_dir)
+    name, carried = carried_sweep(experiment, *own)
     given = {key: _choices(key, value) for key, value in keys.items() if key != "resume"}
     out = new_directory("multirun") if output is None else Path(output).absolute()
     runs: list[Job] = []
     for chosen in combinations({**carried, **given}):
         parts = [f"{key}={value}" for key, value in chosen.items()]
-        setting(experiment, parts, "")
-        command = (*[f"+experiment={experiment}"] * bool(experiment), *parts)
+        check_keys(parts)
+        setting(experiment, [*parts, *own], "")
+        command = (*[f"+experiment={experiment}"] * bool(experiment), *parts, *own)
         runs.append(Job(experiment, command, out / name / short(",".join(sorted(parts))), 1.0))
     with _set_up() as console:
         left = missing(runs)
@@ -193,6 +213,16 @@ def _set_up() -> Iterator[Screen]:
             yield console
     finally:
         torch.set_num_threads(threads)
+
+
+def _search_path(config_dir: PathLike | None) -> list[str]:
+    """Return the override that adds a folder of configurations, if there is one."""
+    if config_dir is None:
+        return []
+    path = Path(config_dir).absolute()
+    if not path.is_dir():
+        raise UserError(f"config_dir={config_dir}: not a folder")
+    return [f"hydra.searchpath=[{word('config_dir', f'file://{path}')}]"]
 
 
 def _one_by_one(runs: Sequence[Job], console: Screen) -> None:

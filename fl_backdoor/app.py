@@ -14,7 +14,7 @@ from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from .compose import new_directory, setting
+from .compose import check_keys, new_directory, setting
 from .config import one_line
 from .errors import UserError
 from .federation.engines import error_reply
@@ -78,6 +78,7 @@ def compose_config(experiment: str, overrides: str) -> CommonConfig:
         parts = shlex.split(overrides)
     except ValueError as error:
         raise UserError(f"overrides={overrides}: {one_line(error)}") from error
+    check_keys(parts)
     return setting(
         experiment,
         parts,

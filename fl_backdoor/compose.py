@@ -35,6 +35,19 @@ def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
         raise UserError(one_line(error)) from error
 
 
+def check_keys(overrides: Sequence[str]) -> None:
+    """Refuse keys of Hydra's own, which are the command line's.
+
+    Raises
+    ------
+    UserError
+        Naming the first.
+    """
+    for part in overrides:
+        if part.lstrip("+~").startswith("hydra"):
+            raise UserError(f"overrides={part}: allowed are keys of experiments; see output")
+
+
 def setting(experiment: str, overrides: Sequence[str], choose: str) -> CommonConfig:
     """Compose what ``fl_backdoor.simulate +experiment=EXPERIMENT OVERRIDES`` composes.
 
@@ -52,9 +65,6 @@ def setting(experiment: str, overrides: Sequence[str], choose: str) -> CommonCon
     UserError
         Naming what does not exist or is out of range; for a sweep, what it leaves open.
     """
-    for part in overrides:
-        if part.lstrip("+~").startswith("hydra"):
-            raise UserError(f"overrides={part}: allowed are keys of experiments; see output")
     config = composed(*_named(experiment), *overrides, with_hydra=True)
     given = {part.lstrip("+~").partition("=")[0] for part in overrides}
     params = config.hydra.sweeper.params or {}
@@ -66,7 +76,7 @@ def setting(experiment: str, overrides: Sequence[str], choose: str) -> CommonCon
     return load(config)
 
 
-def carried_sweep(experiment: str) -> tuple[str, dict[str, str]]:
+def carried_sweep(experiment: str, *overrides: str) -> tuple[str, dict[str, str]]:
     """Return the name of an experiment's runs, and the sweep that it carries.
 
     Raises
@@ -74,7 +84,7 @@ def carried_sweep(experiment: str) -> tuple[str, dict[str, str]]:
     UserError
         If there is no such experiment.
     """
-    config = composed(*_named(experiment), with_hydra=True)
+    config = composed(*_named(experiment), *overrides, with_hydra=True)
     params = config.hydra.sweeper.params or {}
     return str(config.name), {str(key): str(value) for key, value in params.items()}
 
