@@ -81,7 +81,7 @@ class Clock(Display):
     """Keeps the times of a run, and draws nothing."""
 
     def __init__(self) -> None:
-        super().__init__(Console(file=StringIO()))
+        super().__init__(Console(file=StringIO()), figures=False)
         self.started, self.begun = time.perf_counter(), 0.0
         self.rounds: list[float] = []
 
@@ -91,9 +91,6 @@ class Clock(Display):
 
     def round(self, row: Row) -> None:
         self.rounds.append(row["seconds_round"])
-
-    def draw(self, summary: Summary, directory: RunDirectory) -> None:
-        pass
 
 
 def peak_bytes() -> int:

@@ -146,7 +146,8 @@ def run(
     if not directory.complete:
         launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
     summary = directory.summary()
-    experiment.draw(path)
+    if display.figures:
+        experiment.draw(path)
     display.result(summary, directory)
     return summary
 
