@@ -3,6 +3,7 @@
 ``from fl_backdoor import run, run_sweep, load_results, compare_runs, write_report``
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from .papers.pool import missing, train, work
 from .report import write_report
 from .results import Results, RunResult
 from .screen import Screen, warnings_shown
+
+logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it raises says it all
 
 __all__ = ["compare_runs", "load_results", "run", "run_sweep", "write_report"]
 

@@ -26,8 +26,10 @@ class Screen(Console):
     def __init__(self) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
-        # In a notebook, too, lines are text: one output, which grows.
-        super().__init__(markup=False, emoji=False, force_jupyter=False)
+        # In a notebook, which passes for a terminal with colors, lines are text: one output grows.
+        super().__init__(
+            markup=False, emoji=False, force_jupyter=False, force_terminal=sys.stdout.isatty()
+        )
         if not self.is_terminal:
             self.width = WIDE
 
