@@ -7,6 +7,7 @@ existing Flower app as it is, under any name.
 
 from .flower import Screened
 from .graph.agreement import agreement_graph
+from .rehearsal import Rehearsal
 from .robust import Robust
 from .round import Outcome, Round
 from .rules.adaptive_clipping import AdaptiveClipping
@@ -68,6 +69,7 @@ __all__ = [
     "NearestNeighborMixing",
     "NormClipping",
     "Outcome",
+    "Rehearsal",
     "Robust",
     "RobustLearningRate",
     "Round",
