@@ -7,6 +7,7 @@ import shlex
 import sys
 import traceback
 from contextlib import suppress
+from math import nan
 from pathlib import Path
 
 import hydra
@@ -19,16 +20,25 @@ from omegaconf.errors import OmegaConfBaseException
 from .compose import quoted
 from .config import check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
-from .files import COMMAND, CONFIG, ERROR, TWIN, keep_command
+from .files import COMMAND, CONFIG, ERROR, TWIN, Summary, keep_command
 from .help import help_text
 from .schema import CommonConfig
 from .screen import Screen, show_warnings
 from .sweep import Sweep
 
+OBJECTIVES = ("main_accuracy", "attack_success_rate")
+
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
-def simulate(config: DictConfig) -> None:
-    """Run the experiment that Hydra composed."""
+def simulate(config: DictConfig) -> tuple[float, ...] | None:
+    """Run the experiment that Hydra composed.
+
+    Returns
+    -------
+    tuple of float
+        Main accuracy and attack success rate, 0 to 1 or NaN, for sweepers that optimize; None if
+        an error ended a run of a sweep.
+    """
     console = Screen()
     show_warnings(console)
     settings = HydraConfig.get()
@@ -37,7 +47,8 @@ def simulate(config: DictConfig) -> None:
     try:
         loaded = load(config)
         keep_command(path, _arguments())  # Hydra would write it anew at every start
-        _run(loaded, path, console, prefix)
+        summary = _run(loaded, path, console, prefix)
+        return tuple(nan if (value := summary.get(name)) is None else value for name in OBJECTIVES)
     except KeyboardInterrupt:  # Hydra forgets its settings on the way out
         if sweep or not (path / CONFIG).exists():
             raise
@@ -54,9 +65,10 @@ def simulate(config: DictConfig) -> None:
         print(f"{prefix}error: {one_line(error)}", file=sys.stderr)
         with suppress(OSError):
             (path / ERROR).write_text(one_line(error) + "\n")
+        return None
 
 
-def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> None:
+def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> Summary:
     # Seconds of imports, which neither --help nor a slip in the command should wait for.
     import torch
 
@@ -64,7 +76,7 @@ def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> None
     from .loop.loop import run
 
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
-    run(config, path, Display(console, prefix))
+    return run(config, path, Display(console, prefix))
 
 
 def main() -> None:

@@ -70,22 +70,19 @@ else:
 """)
 
 
-def test_beside_an_apps_folders_of_those_names_ours_have_the_longer_one(
+def test_beside_an_apps_folder_of_that_name_ours_has_the_longer_one(
     tmp_path: Path, isolated: Any
 ) -> None:
     (tmp_path / "strategies").mkdir()
     (tmp_path / "strategies" / "__init__.py").write_text("mine = True\n")
-    (tmp_path / "clients.py").write_text("mine = True\n")
     isolated(f"""
 import sys
 sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]
 from fl_backdoor.strategies import Sniper
-from fl_backdoor.clients import HonestClient
 from fl_backdoor.strategies.rules import sniper
-import clients, strategies
-assert clients.mine and strategies.mine
+import strategies
+assert strategies.mine
 assert sniper.Sniper is Sniper and Sniper.__module__ == "fl_backdoor.strategies.rules.sniper"
-assert HonestClient.__module__ == "fl_backdoor.clients.honest"
 """)
 
 
@@ -134,9 +131,9 @@ def test_installed_it_works_anywhere(built: Path, tmp_path: Path) -> None:
          "--quiet", "--no-deps", "--no-index", str(wheel)],
         check=True, capture_output=True,
     )  # fmt: skip
-    ours = sysconfig.get_path("purelib")
-    # After its own, and without the .pth files in ours, one of which leads to the repository.
-    (purelib / "others.pth").write_text(f"{ours}\n")
+    # After its own, and without what .pth files there lead to, one of which is the repository.
+    others = [path for path in sys.path if Path(path).name == "site-packages"]
+    (purelib / "others.pth").write_text("\n".join(others))
 
     def installed(*arguments: str) -> str:
         done = subprocess.run(
