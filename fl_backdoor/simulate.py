@@ -7,7 +7,6 @@ import shlex
 import sys
 import traceback
 from contextlib import suppress
-from math import nan
 from pathlib import Path
 
 import hydra
@@ -36,8 +35,8 @@ def simulate(config: DictConfig) -> tuple[float, ...] | None:
     Returns
     -------
     tuple of float
-        Main accuracy and attack success rate, 0 to 1 or NaN, for sweepers that optimize; None if
-        an error ended a run of a sweep.
+        Main accuracy and attack success rate, 0 to 1, for sweepers that optimize; 0 where there
+        is none, as at chance. None if an error ended a run of a sweep.
     """
     console = Screen()
     show_warnings(console)
@@ -48,7 +47,7 @@ def simulate(config: DictConfig) -> tuple[float, ...] | None:
         loaded = load(config)
         keep_command(path, _arguments())  # Hydra would write it anew at every start
         summary = _run(loaded, path, console, prefix)
-        return tuple(nan if (value := summary.get(name)) is None else value for name in OBJECTIVES)
+        return tuple(summary.get(name) or 0.0 for name in OBJECTIVES)
     except KeyboardInterrupt:  # Hydra forgets its settings on the way out
         if sweep or not (path / CONFIG).exists():
             raise
