@@ -5,8 +5,10 @@ only, with scikit-learn for the rules that say so, and can be copied into an exi
 it is, under any name.
 """
 
+from . import callbacks
 from .flower import Screened
 from .graph.agreement import agreement_graph
+from .record import RoundRecord
 from .robust import Robust
 from .round import Outcome, Round
 from .rules.adaptive_clipping import AdaptiveClipping
@@ -71,10 +73,12 @@ __all__ = [
     "Robust",
     "RobustLearningRate",
     "Round",
+    "RoundRecord",
     "Screened",
     "SignGuard",
     "Sniper",
     "TrimmedMean",
     "Wrapper",
     "agreement_graph",
+    "callbacks",
 ]

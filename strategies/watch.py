@@ -193,6 +193,11 @@ class Guard:
             if self.failures[name] == 1:
                 log(WARNING, "%s failed, and the training goes on without: %.200r", name, error)
 
+    def report(self) -> None:
+        """Say how often which call failed."""
+        for name, count in self.failures.items():
+            log(WARNING, "%s failed %d times", name, count)
+
 
 class Watch:
     """The outermost strategy's eye on its rounds: log, warnings, callbacks.
@@ -253,8 +258,7 @@ class Watch:
         for call in self.on_round:
             if hasattr(call, "close"):
                 self.guard(call.close)
-        for name, count in self.guard.failures.items():
-            log(WARNING, "%s failed %d times", name, count)
+        self.guard.report()
 
     def remember(self) -> dict[str, NDArray[np.uint8]]:
         """Return what has been said, for a run that is resumed; nothing if nothing has."""

@@ -21,6 +21,7 @@ from ..measure.measures import summarized
 from ..schema import CommonConfig, Config, VerticalConfig
 from .directory import RunDirectory
 from .display import Display
+from .tracking import Tracking
 
 
 class Training(Protocol):
@@ -119,6 +120,7 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
     experiment.check()
     trainings = [experiment.training(clean=clean) for clean in [True] * config.floor + [False]]
     unit, resolved = experiment.unit, asdict(config)
+    tracking = Tracking(config, path, unit)
     directory = RunDirectory(path, resolved, resume=config.resume, unit=unit)
     directories = [directory]
     if config.floor:
@@ -132,7 +134,8 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
         experiment.meet(grid, workers, display.line)
         twin_rows: list[Row] = []
         for training, directory in zip(trainings, directories, strict=True):
-            train(training, directory, display, twin_rows)
+            add = tracking.add if training is trainings[-1] else None
+            train(training, directory, display, twin_rows, add)
             rows = twin_rows = directory.rows
             head = {"name": config.name, "seed": config.seed, f"{unit}s": len(rows)}
             made = {"versions": versions(), "peak_memory": peak_memory(), "format": FORMAT}
@@ -140,7 +143,11 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
             directory.finish(head | summarized(unit, rows) | rest)
 
     if not directory.complete:
-        launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
+        tracking.begin(directory.rows)
+        try:
+            launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
+        finally:
+            tracking.close()
     summary = directory.summary()
     experiment.draw(path)
     display.result(summary, directory)
@@ -148,9 +155,13 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
 
 
 def train(
-    training: Training, directory: RunDirectory, display: Display, twin_rows: list[Row]
+    training: Training,
+    directory: RunDirectory,
+    display: Display,
+    twin_rows: list[Row],
+    track: Callable[[Row], None] | None = None,
 ) -> None:
-    """Do the rounds that are still missing, and keep each as soon as it is done."""
+    """Do the rounds that are still missing, and keep, show and track each as it is done."""
     done = len(directory.rows)
     display.begin(training.name, directory.unit, training.total, directory.rows)
     try:
@@ -160,6 +171,8 @@ def train(
             row, arrays, memory = training.step(number, twin)
             directory.append(row, arrays, memory)
             display.round(row)
+            if track is not None:
+                track(directory.rows[-1])
     finally:
         display.end()
 
