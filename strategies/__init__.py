@@ -5,7 +5,6 @@ only, with scikit-learn for the rules that say so, and can be copied into an exi
 it is, under any name.
 """
 
-from . import callbacks
 from .flower import Screened
 from .graph.agreement import agreement_graph
 from .record import RoundRecord
@@ -80,5 +79,4 @@ __all__ = [
     "TrimmedMean",
     "Wrapper",
     "agreement_graph",
-    "callbacks",
 ]

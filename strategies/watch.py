@@ -53,7 +53,7 @@ class Finding:
 
 def findings(history: Sequence[RoundRecord]) -> list[Finding]:
     """Return what is worth a warning after some rounds, of which the last is the newest."""
-    return [found for rule in FINDINGS for found in rule(history)]
+    return [found for rule in FINDINGS for found in rule(history)] if history else []
 
 
 def kept_everybody(history: Sequence[RoundRecord]) -> Iterator[Finding]:

@@ -168,7 +168,7 @@ def test_processes_do_the_same_as_one(tmp_path: Path) -> None:
 
 
 def test_the_part_of_a_run_is_read_from_its_rows(tmp_path: Path) -> None:
-    job = Job("x", (), tmp_path, 1.0)
+    job = Job("x", (), tmp_path, 1.0, tmp_path / "twins")
     assert pool._part(job) == 0
     (tmp_path / CONFIG).write_text('{"num_epochs": 4}')
     (tmp_path / METRICS).write_text('{"epoch": 1}\n{"epo')

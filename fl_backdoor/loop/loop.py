@@ -1,11 +1,7 @@
 """The one loop of both protocols: train the clean twin and the run, keep, show, resume."""
 
-import platform
-import resource
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -14,13 +10,13 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..federation.engines import launch
 from ..files import FORMAT, TWIN, Row, Summary, stored_source
 from ..measure.measures import summarized
 from ..schema import CommonConfig, Config, VerticalConfig
 from .directory import RunDirectory
 from .display import Display
+from .machine import peak_memory, versions
 from .tracking import Tracking
 
 
@@ -93,7 +89,13 @@ class Experiment(Protocol):
         """Find out who takes part."""
 
 
-def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = None) -> Summary:
+def run(
+    config: CommonConfig,
+    path: Path,
+    display: Display,
+    grid: Grid | None = None,
+    twins: Path | None = None,
+) -> Summary:
     """Run one experiment from its configuration to its summary and figures.
 
     Parameters
@@ -106,6 +108,8 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
         What the user sees.
     grid : Grid, optional
         A federation that is already there. None: one is launched, as ``config.engine`` says.
+    twins : Path, optional
+        The folder in which horizontal runs that are made there share their clean twins.
 
     Raises
     ------
@@ -115,7 +119,7 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
     """
     if config.resume:
         config.dataset = config.dataset | stored_source(path, config.dataset)
-    experiment = _experiment(config)
+    experiment = _experiment(config, twins)
     display.line(f"Data: {experiment.describe_data()}")
     experiment.check()
     trainings = [experiment.training(clean=clean) for clean in [True] * config.floor + [False]]
@@ -149,7 +153,8 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
         finally:
             tracking.close()
     summary = directory.summary()
-    experiment.draw(path)
+    if display.figures:
+        experiment.draw(path)
     display.result(summary, directory)
     return summary
 
@@ -177,27 +182,12 @@ def train(
         display.end()
 
 
-def peak_memory() -> int:
-    """Return the most memory that this process has had, in bytes; workers are not counted."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    return {
-        "python": platform.python_version(),
-        "fl-backdoor": __version__,
-        **{name: version(name) for name in ("flwr", "torch", "numpy")},
-    }
-
-
-def _experiment(config: CommonConfig) -> Experiment:
+def _experiment(config: CommonConfig, twins: Path | None) -> Experiment:
     if isinstance(config, VerticalConfig):
         from .epoch import Vertical
 
         return Vertical(config)
-    from .round import Horizontal
+    from .horizontal import Horizontal
 
     assert isinstance(config, Config)
-    return Horizontal(config)
+    return Horizontal(config, twins)

@@ -49,12 +49,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: the overrides of its command, its directory, and minutes that it may take."""
+    """One run: the overrides of its command, its directory, and minutes that it may take.
+
+    ``twins`` is where runs share their clean twins.
+    """
 
     part: str
     overrides: tuple[str, ...]
     path: Path
     minutes: float
+    twins: Path
 
 
 def jobs(plan: Plan, out: Path, *, quick: bool = False, seeds: int | None = None) -> list[Job]:
@@ -84,7 +88,7 @@ def jobs(plan: Plan, out: Path, *, quick: bool = False, seeds: int | None = None
             settings = tuple(f"{key}={value}" for key, value in chosen.items())
             path = out / name / short(",".join(sorted(settings)))
             overrides = (f"+experiment={part.experiment}", *settings)
-            job = Job(part.experiment, overrides, path, minutes)
+            job = Job(part.experiment, overrides, path, minutes, out.with_name("twins"))
             found.setdefault(path, (int(chosen.get("seed", "0")), job))
     return [job for _, job in sorted(found.values(), key=lambda pair: pair[0])]
 

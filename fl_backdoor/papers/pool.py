@@ -34,7 +34,8 @@ def train(job: Job) -> str:
     try:
         config = load(composed(*job.overrides, "resume=true"))
         keep_command(job.path, job.overrides)
-        run(config, job.path, Display(Console(quiet=True), "grid"))
+        display = Display(Console(quiet=True), "grid", figures=False)
+        run(config, job.path, display, twins=job.twins)
     except Exception as error:
         if not isinstance(error, UserError | OSError):  # a fault of the suite: show it whole
             traceback.print_exc()

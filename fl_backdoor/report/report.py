@@ -54,6 +54,8 @@ def write_report(
     with named(out):
         figures = out / FIGURES
         figures.mkdir(parents=True, exist_ok=True)
+        if not (out / PAGE).exists():  # so that the folder is known as ours if this is cut off
+            write(out / PAGE, f"<!-- {MARK} -->".encode())
         for old in [*figures.glob("*.png"), *figures.glob("*.svg")]:
             old.unlink()
         write_tables(table, rows, out)

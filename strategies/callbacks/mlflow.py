@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from .tracker import Tracker, imported
+from .tracker import Tracker, needed
 
 LONGEST = 500
 """Characters of a setting, which every version of a server takes."""
@@ -35,7 +35,9 @@ class MLflow(Tracker):
         name: str | None = None,
     ) -> None:
         self.experiment, self.uri, self.name = experiment, uri, name
-        self._mlflow = imported("mlflow", "MLflow", "mlflow")
+        with needed("MLflow", "mlflow"):
+            import mlflow
+        self._mlflow = mlflow
         self._client: Any = None
 
     def open(self, number: int) -> None:  # noqa: ARG002

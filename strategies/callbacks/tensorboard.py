@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from .tracker import Tracker, imported
+from .tracker import Tracker, needed
 
 
 class TensorBoard(Tracker):
@@ -24,15 +23,18 @@ class TensorBoard(Tracker):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._module = imported("torch.utils.tensorboard", "TensorBoard", "torch tensorboard")
-        self._writer: Any = None
+        with needed("TensorBoard", "torch tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+        self._new = SummaryWriter
+        self._writer: SummaryWriter | None = None
 
     def open(self, number: int) -> None:
         """Begin an event file."""
-        self._writer = self._module.SummaryWriter(str(self.folder), purge_step=number)
+        self._writer = self._new(str(self.folder), purge_step=number)
 
     def log(self, number: int, values: Mapping[str, float]) -> None:
         """Add scalars, and see that they are on the disk."""
+        assert self._writer is not None
         for name, value in values.items():
             self._writer.add_scalar(name, value, number)
         self._writer.flush()

@@ -1,8 +1,8 @@
 """What all trackers of experiments have in common: they take the numbers of a round."""
 
 import re
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -79,15 +79,16 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return found
 
 
-def imported(module: str, who: str, packages: str) -> Any:
-    """Import a module of a package that only some need.
+@contextmanager
+def needed(who: str, packages: str) -> Iterator[None]:
+    """Say what to install, where a package that only some need is missing.
 
     Raises
     ------
     ImportError
-        Naming what to install.
+        In one line.
     """
     try:
-        return import_module(module)
+        yield
     except ImportError as error:
         raise ImportError(f"{who} needs another package: pip install {packages}") from error

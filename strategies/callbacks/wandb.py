@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .tracker import Tracker, imported
+from .tracker import Tracker, needed
 
 
 class WeightsAndBiases(Tracker):
@@ -35,11 +35,15 @@ class WeightsAndBiases(Tracker):
         name: str | None = None,
     ) -> None:
         self.project, self.mode, self.folder, self.name = project, mode, folder, name
-        self._wandb = imported("wandb", "WeightsAndBiases", "wandb")
+        with needed("WeightsAndBiases", "wandb"):
+            import wandb
+        self._wandb = wandb
         self._run: Any = None
 
     def open(self, number: int) -> None:  # noqa: ARG002
         """Begin a run."""
+        if self.folder is not None:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
         self._run = self._wandb.init(
             project=self.project,
             mode=self.mode,
