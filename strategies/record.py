@@ -88,8 +88,8 @@ class RoundRecord:
             "invalid": self.invalid,
             "missing": self.missing,
         }
-        counts |= {k.removesuffix("_nodes"): v for k, v in self._sets().items()}
         parts += [f"{name} {len(who)}" for name, who in counts.items() if who]
+        parts += [f"{k.removesuffix('_nodes')} {len(v)}" for k, v in self._sets().items()]
         if self.norms:
             parts.append(f"norms {min(self.norms):.3g} to {max(self.norms):.3g}")
         for name, value in self.report.items():
