@@ -30,7 +30,7 @@ MEASURED = {
 }
 """Columns in %, by what they are called in a summary."""
 BESIDE = ("trigger", "poisoning", "poisoned_samples")
-"""Keys of an attack that its column is not named by: they do not tell it from others of its yaml."""
+"""Keys that a column is not named by: they do not tell an attack from others of its yaml."""
 BEATEN = {"targeted": 20.0, "untargeted": 10.0}
 """Points of success above the floor, or of accuracy, from which a defense counts as beaten."""
 KINDS = {

@@ -7,7 +7,11 @@ existing Flower app as it is, under any name.
 
 from .flower import Screened
 from .graph.agreement import agreement_graph
+<<<<<<< HEAD
 from .rehearsal import Rehearsal
+=======
+from .record import RoundRecord
+>>>>>>> watch
 from .robust import Robust
 from .round import Outcome, Round
 from .rules.adaptive_clipping import AdaptiveClipping
@@ -73,6 +77,7 @@ __all__ = [
     "Robust",
     "RobustLearningRate",
     "Round",
+    "RoundRecord",
     "Screened",
     "SignGuard",
     "Sniper",

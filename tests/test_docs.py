@@ -58,6 +58,8 @@ ELSEWHERE = {
     "docs/deployment.md test: ray head": "tests/test_deployment.py test_two_nodes_of_ray",
     "docs/deployment.md test: ray node": "tests/test_deployment.py test_two_nodes_of_ray",
     "docs/deployment.md test: ray run": "tests/test_deployment.py test_two_nodes_of_ray",
+    "docs/deployment.md test: tracker": "tests/test_tracker.py "
+    "test_the_rows_of_a_run_are_those_that_the_tracker_gets",
     "docs/deployment.md test: certificates": "tests/test_docs.py test_a_node_joins_over_tls",
     "docs/deployment.md test: tls": "tests/test_docs.py test_a_node_joins_over_tls",
 }
