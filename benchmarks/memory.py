@@ -29,8 +29,7 @@ from rich.console import Console
 
 from fl_backdoor.config import conf_directory, load
 from fl_backdoor.federation.strategy import new_strategy
-from fl_backdoor.files import Row, Summary
-from fl_backdoor.loop.directory import RunDirectory
+from fl_backdoor.files import Row
 from fl_backdoor.loop.display import Display
 from fl_backdoor.loop.loop import run
 from fl_backdoor.models import ResNet18

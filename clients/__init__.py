@@ -10,6 +10,9 @@ from .attacks.adaptive import Adaptive
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.constrain_and_scale import ConstrainAndScale
+from .attacks.dba import DBA
+from .attacks.edge_case import EdgeCase
+from .attacks.fang import Fang
 from .attacks.gaussian import Gaussian
 from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
@@ -29,6 +32,7 @@ from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_
 __all__ = [
     "A3FL",
     "ALIE",
+    "DBA",
     "IPM",
     "PGD",
     "Adaptive",
@@ -38,6 +42,8 @@ __all__ = [
     "Colluders",
     "Colluding",
     "ConstrainAndScale",
+    "EdgeCase",
+    "Fang",
     "Gaussian",
     "Goal",
     "HonestClient",

@@ -36,12 +36,16 @@ class Goal:
         may hold a trigger that was learned, or nothing yet. None: there is no trigger.
     learned : bool
         The trigger is what attackers remember: where nobody attacked there is none.
+    picked : callable of (inputs, labels), optional
+        Takes from test samples ``(n, ...)`` and ``(n,)`` those to be measured ``(v, ...)``, or
+        brings its own. None: they are the victims, with the trigger.
     """
 
     target: int
     source: int | None = None
     stamp: Callable[[Tensor, Mapping[str, NDArray[Any]]], Tensor] | None = None
     learned: bool = False
+    picked: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def victims(self, labels: Tensor) -> Tensor:
         """Mark the samples that the attack success rate counts, shape ``(n,)``, bool."""
@@ -64,6 +68,9 @@ class Seat:
         Its place among the attackers, 0 to P - 1.
     attackers : int
         P.
+    clients_per_attacker : float, optional
+        n / P of the rounds that it takes part in: the clients asked for each attacker among them,
+        on average. None: it was not told.
     round : int
         Counted from 1; 0 while data are prepared before any round.
     seed : int
@@ -84,6 +91,7 @@ class Seat:
     client: int = 0
     rank: int = 0
     attackers: int = 1
+    clients_per_attacker: float | None = None
     round: int = 0
     seed: int = 0
     memory: Memory = field(default_factory=dict)

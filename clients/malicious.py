@@ -24,6 +24,8 @@ class MaliciousClient(HonestClient):
         What it does.
     rank, attackers : int
         Its place among the P attackers, 0 to P - 1, and P.
+    clients_per_attacker : float, optional
+        As for `Seat`.
     spare : callable of (class number), optional
         Samples of a class ``(m, ...)`` that nobody else holds.
     twin : HonestClient, optional
@@ -47,6 +49,7 @@ class MaliciousClient(HonestClient):
         attack: Attack,
         rank: int = 0,
         attackers: int = 1,
+        clients_per_attacker: float | None = None,
         spare: Callable[[int], Tensor] | None = None,
         twin: HonestClient | None = None,
         **training: Any,
@@ -57,6 +60,7 @@ class MaliciousClient(HonestClient):
             client=self.partition,
             rank=rank,
             attackers=attackers,
+            clients_per_attacker=clients_per_attacker,
             seed=self.seed,
             spare=spare,
             model=self.model,

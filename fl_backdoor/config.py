@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import signature
 from pathlib import Path
@@ -74,6 +74,12 @@ def unless(*others: Any) -> Any:
     return None if given else others[-1]
 
 
+def of(value: Any, among: Sequence[Any], then: Any, otherwise: Any = None) -> Any:
+    """Return a default that a key has where another is one of some values."""
+    return then if value in among else otherwise
+
+
+OmegaConf.register_new_resolver("of", of, replace=True)
 OmegaConf.register_new_resolver("short", short, replace=True)
 OmegaConf.register_new_resolver("asked", asked, replace=True)
 OmegaConf.register_new_resolver("attackers", attackers, replace=True)
