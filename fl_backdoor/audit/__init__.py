@@ -1,1 +1,1 @@
-"""Attack anybody's Flower app, as it is and with other defenses: ``python -m fl_backdoor.audit``."""
+"""Attack anybody's Flower app, as it is and with other defenses."""

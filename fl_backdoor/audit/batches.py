@@ -12,7 +12,7 @@ Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Makes other inputs ``(n, ...)`` and labels ``(n,)`` of those of a batch."""
 
 
-class Unseen(Exception):
+class UnseenError(Exception):
     """Why a batch cannot be attacked."""
 
 
@@ -72,7 +72,7 @@ class Batches:
     def _read(self, batch: Any) -> Any:
         try:
             input_key, label_key = find(batch, *self._keys)
-        except Unseen as error:
+        except UnseenError as error:
             self.why = str(error)
             return batch
         labels = batch[label_key]
@@ -83,7 +83,7 @@ class Batches:
             return batch
         try:
             inputs, labels = self._change(batch[input_key], labels)
-        except Unseen as error:
+        except UnseenError as error:
             self.why = str(error)
             return batch
         self.changed += 1
@@ -95,7 +95,7 @@ def find(batch: Any, inputs: str | int | None, labels: str | int | None) -> tupl
 
     Raises
     ------
-    Unseen
+    UnseenError
         If they are not there, or cannot be told.
     """
     if isinstance(batch, Mapping):
@@ -103,11 +103,13 @@ def find(batch: Any, inputs: str | int | None, labels: str | int | None) -> tupl
     elif isinstance(batch, tuple | list):
         parts = dict(enumerate(batch))
     else:
-        raise Unseen(f"a batch is a {type(batch).__name__}: neither a dictionary nor a tuple")
+        raise UnseenError(f"a batch is a {type(batch).__name__}: neither a dictionary nor a tuple")
     tensors = {k: v for k, v in parts.items() if isinstance(v, Tensor) and v.ndim and len(v)}
     for name, key in (("inputs", inputs), ("labels", labels)):
         if key is not None and key not in tensors:
-            raise Unseen(f"{name}={key}: a batch has {', '.join(map(str, tensors)) or 'no tensor'}")
+            raise UnseenError(
+                f"{name}={key}: a batch has {', '.join(map(str, tensors)) or 'no tensor'}"
+            )
     if labels is None:
         whole = [k for k, v in tensors.items() if v.ndim == 1 and v.dtype == torch.int64]
         labels = _only(whole, "labels", tensors)
@@ -120,7 +122,7 @@ def find(batch: Any, inputs: str | int | None, labels: str | int | None) -> tupl
 
 def _only(keys: list[Any], name: str, tensors: dict[Any, Tensor]) -> Any:
     if len(keys) != 1:
-        raise Unseen(
+        raise UnseenError(
             f"which are the {name} of a batch cannot be told of {', '.join(map(str, tensors))}: "
             f"set {name} in [tool.fl-backdoor]"
         )

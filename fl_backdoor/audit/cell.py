@@ -1,5 +1,6 @@
 """One run of the app, in a process of its own: ``python -m fl_backdoor.audit.cell SPEC RESULT``."""
 
+import itertools
 import json
 import logging
 import math
@@ -29,7 +30,7 @@ ROUNDS_KEYS = ("num-server-rounds", "num-rounds", "num_server_rounds", "num_roun
 """Under which apps name their rounds in the run config, if they start no strategy."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Why an app cannot be audited, in one line."""
 
 
@@ -112,7 +113,7 @@ def run(spec: Spec, note: Callable[[str], None]) -> Result:
 
     Raises
     ------
-    Refused
+    RefusedError
         If the app cannot be audited.
     """
     random.seed(spec.seed)
@@ -172,31 +173,31 @@ def _loaded(spec: Spec) -> tuple[ServerApp, ClientApp]:
     apps = []
     for reference in (spec.serverapp, spec.clientapp):
         try:
-            apps.append(load_app(reference, Refused, spec.folder))
-        except Refused:
+            apps.append(load_app(reference, RefusedError, spec.folder))
+        except RefusedError:
             raise
         except BaseException as error:
-            raise Refused(f"crashes as {reference} is imported: {line(error)}") from error
+            raise RefusedError(f"crashes as {reference} is imported: {line(error)}") from error
     server_app, client_app = apps
     for app, kind in ((server_app, ServerApp), (client_app, ClientApp)):
         if not isinstance(app, kind):
-            raise Refused(f"its component is a {type(app).__name__}, not a {kind.__name__}")
+            raise RefusedError(f"its component is a {type(app).__name__}, not a {kind.__name__}")
     if client_app._call is not None:
-        raise Refused("uses the older API (client_fn): allowed is the Message API")
+        raise RefusedError("uses the older API (client_fn): allowed is the Message API")
     if server_app._main is None:
-        raise Refused("uses the older API (server_fn): allowed is the Message API")
+        raise RefusedError("uses the older API (server_fn): allowed is the Message API")
     return server_app, client_app
 
 
 def _judge(turned: Turned) -> None:
     """Refuse an app that trains nothing."""
     if "train" not in turned.sent:
-        raise Refused("trains nothing: no train message was sent")
+        raise RefusedError("trains nothing: no train message was sent")
     if not turned.answered:
         reason = turned.errors[0] if turned.errors else "no reply had a content"
-        raise Refused(f"crashes in training: {reason}")
+        raise RefusedError(f"crashes in training: {reason}")
     if not turned.trained:
-        raise Refused("trains nothing: no reply had another model than was sent")
+        raise RefusedError("trains nothing: no reply had another model than was sent")
 
 
 def _warnings() -> list[str]:
@@ -282,16 +283,17 @@ def main() -> None:
     """Run the cell of a file, and write what came out into another; say what is done in a third."""
     spec_file, result_file, note_file = map(Path, sys.argv[1:])
     spec = Spec(**json.loads(spec_file.read_text()))
+    count = itertools.count()
+
+    def note(text: str) -> None:
+        """Say what is done now; the number makes it new where the same is done again."""
+        note_file.write_text(f"{next(count)}\n{text}")
+
     try:
-        result = run(spec, lambda text: void(note_file.write_text(text)))
-    except Refused as error:
+        result = run(spec, note)
+    except RefusedError as error:
         result = Result(refused=" ".join(str(error).split()))
-    text = json.dumps(finite(asdict(result)))
-    result_file.write_text(text)
-
-
-def void(_: object) -> None:
-    """Return nothing."""
+    result_file.write_text(json.dumps(finite(asdict(result))))
 
 
 def finite(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""What an audit can try: attacks on the replies and the data of an app, and defenses in its place."""
+"""What an audit can try: attacks on replies and data of an app, and defenses in its place."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
@@ -19,6 +18,7 @@ from clients.attacks.min_sum import MinSum
 from clients.attacks.sign_flip import SignFlip
 
 from ..errors import UserError
+from ..nearest import nearest
 
 AS_YOU_ARE, NOBODY = "as you are", "nobody attacks"
 """The app's own strategy, and its own clients."""
@@ -127,7 +127,6 @@ def names(key: str, given: str, allowed: Iterable[str]) -> list[str]:
     chosen = list(dict.fromkeys(name.strip() for name in given.split(",")))
     for name in chosen:
         if name not in allowed:
-            near = get_close_matches(name, allowed, n=1, cutoff=0.5)
-            also = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{key}={name}: allowed are all, none, {', '.join(allowed)}{also}")
+            near = nearest(name, allowed)
+            raise UserError(f"{key}={name}: allowed are all, none, {', '.join(allowed)}{near}")
     return chosen

@@ -14,7 +14,7 @@ from clients import attack_mod
 from clients.attacker import Attack, Seat
 from clients.attacks.backdoor import Backdoor
 
-from .batches import Batches, Unseen
+from .batches import Batches, UnseenError
 from .chosen import Malice
 
 
@@ -146,7 +146,7 @@ class Trap:
         try:
             self._backdoor.settle(first, 0 if first.is_floating_point() else int(first.max()) + 1)
         except ValueError as error:
-            raise Unseen(f"the trigger does not fit the batches: {error}") from error
+            raise UnseenError(f"the trigger does not fit the batches: {error}") from error
         self._settled = True
 
 
