@@ -186,6 +186,11 @@ def _loaded(spec: Spec) -> tuple[ServerApp, ClientApp]:
         raise RefusedError("uses the older API (client_fn): allowed is the Message API")
     if server_app._main is None:
         raise RefusedError("uses the older API (server_fn): allowed is the Message API")
+    if any("secagg" in str(getattr(mod, "__name__", mod)) for mod in client_app._mods):
+        raise RefusedError(
+            "uses secure aggregation: the server sees no client's update, so that no defense can "
+            "judge one, and a changed one undoes the masks of all"
+        )
     return server_app, client_app
 
 
