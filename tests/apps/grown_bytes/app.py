@@ -48,8 +48,7 @@ class Bagging(FedAvg):
 
     def aggregate_train(self, server_round, replies):
         """Concatenate."""
-        models = [read(reply) for reply in replies]
-        return written(sum(models, [])), None
+        return written([stump for reply in replies for stump in read(reply)]), None
 
 
 @server.main()
