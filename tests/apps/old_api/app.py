@@ -5,5 +5,5 @@ from flwr.clientapp import ClientApp
 from flwr.server import ServerAppComponents, ServerConfig
 from flwr.serverapp import ServerApp
 
-client = ClientApp(client_fn=lambda context: NumPyClient().to_client())
-server = ServerApp(server_fn=lambda context: ServerAppComponents(config=ServerConfig(num_rounds=1)))
+client = ClientApp(client_fn=lambda _: NumPyClient().to_client())
+server = ServerApp(server_fn=lambda _: ServerAppComponents(config=ServerConfig(num_rounds=1)))

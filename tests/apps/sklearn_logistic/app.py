@@ -32,10 +32,8 @@ def train(message, context):
     for _ in range(20):
         wrong = probabilities(x, w, b) - np.eye(10)[y]
         w, b = w - 0.5 * x.T @ wrong / len(y), b - 0.5 * wrong.mean(axis=0)
-    metrics = MetricRecord({"num-examples": len(y)})
-    return Message(
-        RecordDict({"arrays": ArrayRecord([w, b]), "metrics": metrics}), reply_to=message
-    )
+    content = {"arrays": ArrayRecord([w, b]), "metrics": MetricRecord({"num-examples": len(y)})}
+    return Message(RecordDict(content), reply_to=message)
 
 
 @client.evaluate()
