@@ -32,7 +32,7 @@ def test_known_attackers_of_a_log_do_not_count(tmp_path: Path) -> None:
     path = log(tmp_path / "log", [{"norms": [1, 1, 90], "clients": [5, 6, 7]}])
     assert max(one.value for one in proposals(read(path, {7}))) == 1
     assert max(one.value for one in proposals(read(path))) == 90
-    with pytest.raises(UserError, match="^attackers=8: no such client"):
+    with pytest.raises(UserError, match=r"^attackers=8: no such client"):
         read(path, {8})
 
 

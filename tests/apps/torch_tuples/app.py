@@ -37,10 +37,8 @@ def train(message, context):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(net(x), y).backward()
             optimizer.step()
-    content = {
-        "arrays": ArrayRecord(net.state_dict()),
-        "metrics": MetricRecord({"num-examples": 60}),
-    }
+    metrics = MetricRecord({"num-examples": 60})
+    content = {"arrays": ArrayRecord(net.state_dict()), "metrics": metrics}
     return Message(RecordDict(content), reply_to=message)
 
 
