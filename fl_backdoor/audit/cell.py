@@ -6,7 +6,8 @@ import logging
 import math
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,6 @@ def run(spec: Spec, note: Callable[[str], None]) -> Result:
     trap = None if target is None else Trap(batches, target, trigger)
     if malice.backdoor and trap is None:
         return Result(unattacked="no target in [tool.fl-backdoor]")
-    warnings = _warnings()
     who = spec.attackers if spec.attack else []
     turned = Turned(client_app, batches, malice, attack, who, trap, spec.seed, note)
     config = spec.config | {k: spec.rounds for k in ROUNDS_KEYS if k in spec.config and spec.rounds}
@@ -144,7 +144,7 @@ def run(spec: Spec, note: Callable[[str], None]) -> Result:
         defense and (lambda own: defense(own, spec.clients, len(spec.attackers))),
     )
     result = Result()
-    with batches.seen():
+    with batches.seen(), _warnings() as warnings:
         note("the server")
         try:
             with started.watched():
@@ -205,8 +205,9 @@ def _judge(turned: Turned) -> None:
         raise RefusedError("trains nothing: no reply had another model than was sent")
 
 
-def _warnings() -> list[str]:
-    """Return a list that fills with what attackers say they cannot do."""
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Give a list that fills with what attackers say they cannot do."""
     said: list[str] = []
 
     class Handler(logging.Handler):
@@ -214,8 +215,12 @@ def _warnings() -> list[str]:
             if "cannot act" in record.getMessage():
                 said.append(record.getMessage())
 
-    logging.getLogger("flwr").addHandler(Handler(logging.WARNING))
-    return said
+    handler, logger = Handler(logging.WARNING), logging.getLogger("flwr")
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
 
 
 def _measure(

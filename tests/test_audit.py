@@ -1,0 +1,312 @@
+"""The audit of anybody's app: what it sees, what it does, and what it says where it cannot."""
+
+import json
+import shutil
+import sys
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fl_backdoor.audit import __main__ as command
+from fl_backdoor.audit.batches import Batches, UnseenError, find
+from fl_backdoor.audit.cell import RefusedError, Result, Spec, run
+from fl_backdoor.audit.cells import run_apart
+from fl_backdoor.audit.chosen import AS_YOU_ARE, ATTACKS, DEFENSES, NOBODY, names
+from fl_backdoor.audit.project import read
+from fl_backdoor.audit.table import Table, broken, chosen_metric, parse_limit
+from fl_backdoor.audit.turned import victims_only
+from fl_backdoor.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+APPS = ROOT / "tests" / "apps"
+Pair = namedtuple("Pair", "x y")
+
+
+def spec_of(name: str, **changes: Any) -> Spec:
+    project = read(APPS / name)
+    spec = Spec(
+        folder=str(project.folder),
+        serverapp=project.serverapp,
+        clientapp=project.clientapp,
+        config=project.config,
+        batches=project.batches,
+        clients=10,
+        attackers=[2, 5, 7],
+    )
+    return replace(spec, **changes)
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Return a function that runs an app in this process."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
+
+    def run_here(name: str, **changes: Any) -> Result:
+        sys.modules.pop("app", None)
+        path = list(sys.path)
+        try:
+            return run(spec_of(name, **changes), lambda _: None)
+        finally:
+            sys.path[:] = path
+
+    yield run_here
+    for module in [name for name in sys.modules if name == "app" or name.startswith("tests.apps")]:
+        del sys.modules[module]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda x, y: (x, y),
+        lambda x, y: [x, y],
+        lambda x, y: {"img": x, "label": y},
+        lambda x, y: Pair(x, y),
+    ],
+)
+def test_a_batch_keeps_its_kind(kind: Any) -> None:
+    """And what is not changed is the same, wherever it is."""
+    rows = [kind(torch.ones(3) * i, i % 2) for i in range(6)]
+    batches = Batches()
+    with batches.seen():
+        plain = list(DataLoader(rows, 4))
+        with batches.changing(lambda x, y: (x + 1, 1 - y)):
+            changed = list(DataLoader(rows, 4))
+    inputs, labels = find(plain[0], None, None)
+    for before, after in zip(plain, changed, strict=True):
+        assert type(after) is type(before)
+        assert torch.equal(after[inputs], before[inputs] + 1)
+        assert torch.equal(after[labels], 1 - before[labels])
+    assert (batches.changed, batches.classes) == (2, 2)
+    untouched = list(DataLoader(rows, 4))
+    assert torch.equal(untouched[0][inputs], plain[0][inputs])
+    assert batches.changed == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "keys", "said"),
+    [
+        (torch.ones(3), (None, None), "neither a dictionary nor a tuple"),
+        ((torch.ones(3, 2),), (None, None), "which are the labels"),
+        ({"a": torch.arange(3), "b": torch.arange(3)}, (None, None), "set labels in"),
+        ({"x": torch.ones(3, 2), "y": torch.arange(3)}, ("z", None), "inputs=z: a batch has x, y"),
+    ],
+)
+def test_what_cannot_be_seen_is_said(batch: Any, keys: Any, said: str) -> None:
+    with pytest.raises(UnseenError, match=said):
+        find(batch, *keys)
+    batches = Batches(*keys)
+    with batches.seen(), batches.changing(lambda x, y: (x, y)):
+        assert batches._read(batch) is batch
+    assert said in batches.why
+
+
+def test_victims_stand_in_for_the_target() -> None:
+    """A batch keeps its size, and all of it are victims, each about as often as the others."""
+    labels = torch.randint(3, (40,), generator=torch.Generator().manual_seed(0))
+    found = victims_only(torch.arange(40), labels, 1)
+    assert (labels[found] != 1).all()
+    assert torch.equal(found[labels != 1], torch.arange(40)[labels != 1])
+    assert torch.bincount(found).max() <= 2
+    assert torch.equal(victims_only(labels, torch.ones(40), 1), labels)
+
+
+def test_an_attack_costs_accuracy_and_a_defense_holds(cell: Callable[..., Result]) -> None:
+    clean, attacked, held = (
+        cell("sklearn_logistic", attack=attack, defense=defense).metrics["accuracy"]
+        for attack, defense in [(None, None), ("sign_flip", None), ("sign_flip", "fedmedian")]
+    )
+    assert attacked < clean - 0.3
+    assert held > attacked + 0.3
+
+
+def test_a_trigger_is_learned_and_measured(cell: Callable[..., Result]) -> None:
+    """Of a batch's keys nothing is said; the success is the app's own accuracy."""
+    clean, attacked = (
+        cell("torch_tuples", attack=attack) for attack in (None, "model_replacement")
+    )
+    assert attacked.triggered["accuracy"] > clean.triggered["accuracy"] + 0.3
+    flipped = cell("torch_tuples", attack="label_flip", attackers=list(range(1, 9)))
+    assert flipped.metrics["accuracy"] < clean.metrics["accuracy"] - 0.3
+
+
+def test_the_same_seed_gives_the_same(cell: Callable[..., Result]) -> None:
+    first, again = (cell("torch_tuples", attack="backdoor") for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        ("custom_strategy", "Halved"),
+        ("dp_wrapper", "DifferentialPrivacyServerSideFixedClipping"),
+        ("lora", "FedAvg"),
+        ("server_evaluation", "FedAvg"),
+    ],
+)
+def test_apps_that_can_be_audited(name: str, strategy: str, cell: Callable[..., Result]) -> None:
+    for changes in ({}, {"attack": "sign_flip", "defense": "fedmedian", "rounds": 2}):
+        result = cell(name, **changes)
+        assert result.strategy == strategy
+        assert result.metrics["accuracy"] > 0.2
+        assert not (result.error or result.unattacked or result.undefended)
+        assert result.rounds == changes.get("rounds", 3)
+
+
+def test_a_server_without_a_strategy_is_attacked_and_not_defended(
+    cell: Callable[..., Result],
+) -> None:
+    result = cell("no_strategy", attack="sign_flip", rounds=2)
+    assert result.metrics["accuracy"] < cell("no_strategy").metrics["accuracy"] - 0.3
+    assert cell("no_strategy", defense="fedmedian").undefended == "the app starts no Strategy"
+
+
+def test_a_model_of_bytes_is_not_attacked_and_says_why(cell: Callable[..., Result]) -> None:
+    result = cell("grown_bytes", attack="sign_flip")
+    assert "no float array" in result.unattacked
+    assert cell("grown_bytes").metrics
+    assert "no torch DataLoader" in cell("grown_bytes", attack="label_flip").unattacked
+    assert "target" in cell("grown_bytes", attack="backdoor").unattacked
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("old_api", "older API"),
+        ("secure_aggregation", "secure aggregation"),
+        ("crashes", r"crashes in training: FileNotFoundError: data/train\.csv"),
+        ("trains_nothing", "trains nothing"),
+    ],
+)
+def test_apps_that_cannot_be_audited_say_why(
+    name: str, said: str, cell: Callable[..., Result]
+) -> None:
+    with pytest.raises(RefusedError, match=said):
+        cell(name)
+
+
+def test_too_few_attackers_for_an_attack_are_said(cell: Callable[..., Result]) -> None:
+    result = cell("sklearn_logistic", attack="alie", attackers=[1])
+    assert "num_attackers=1" in result.unattacked
+
+
+def test_all_attacks_and_defenses_are_built() -> None:
+    assert names("attacks", "all", ATTACKS) == list(ATTACKS)
+    assert names("defenses", "none", DEFENSES) == []
+    known = {path.stem for path in (ROOT / "conf" / "strategy").glob("*.yaml")}
+    assert set(DEFENSES) <= known
+    with pytest.raises(UserError, match=r"attacks=sign_flop: .*; did you mean sign_flip\?"):
+        names("attacks", "sign_flop", ATTACKS)
+
+
+def results() -> Table:
+    """Return a table in which an attack succeeds, one fails, one was not run, and one broke it."""
+    kinds = {"accuracy": 0.9}, {"accuracy": 0.1}
+    return Table(
+        "accuracy",
+        {
+            (AS_YOU_ARE, NOBODY): Result(metrics=kinds[0], triggered=kinds[1]),
+            (AS_YOU_ARE, "sign_flip"): Result(metrics={"accuracy": 0.5}),
+            (AS_YOU_ARE, "backdoor"): Result(metrics=kinds[0], triggered=kinds[0]),
+            (AS_YOU_ARE, "alie"): Result(unattacked="too few"),
+            (AS_YOU_ARE, "gaussian"): Result(broken="ValueError: NaN"),
+            ("fedmedian", NOBODY): Result(metrics={"accuracy": 0.8}, triggered=kinds[1]),
+            ("fedmedian", "sign_flip"): Result(metrics={"accuracy": 0.8}),
+        },
+    )
+
+
+def test_a_table_never_has_a_number_for_what_was_not_attacked() -> None:
+    table = results()
+    assert table.drop(AS_YOU_ARE, "sign_flip") == pytest.approx(0.4)
+    assert table.success(AS_YOU_ARE, "backdoor") == 0.9
+    assert table.drop(AS_YOU_ARE, "alie") is table.success(AS_YOU_ARE, "alie") is None
+    assert table.text(AS_YOU_ARE, "alie") == "not attacked"
+    assert table.drop(AS_YOU_ARE, "gaussian") == 0.9
+    assert table.text(AS_YOU_ARE, "gaussian") == "model broken"
+    assert table.cost("fedmedian", AS_YOU_ARE) == pytest.approx(0.1)
+    assert table.text("fedmedian", "alie") == "not run"
+    assert table.notes()[0] == f"{AS_YOU_ARE} / alie: not attacked: too few"
+
+
+def test_limits_judge_the_app_as_it_is() -> None:
+    table = results()
+    assert broken(table, AS_YOU_ARE, {"attack_success": 0.95, "accuracy_drop": 1.0}) == []
+    lines = broken(table, AS_YOU_ARE, {"attack_success": 0.1, "accuracy_drop": 0.5})
+    assert lines == [
+        "limit attack_success=0.1 is broken by backdoor 0.900",
+        "limit accuracy_drop=0.5 is broken by gaussian 0.900",
+    ]
+    assert "no attack" in broken(table, "fedmedian", {"attack_success": 0.1})[0]
+
+
+@pytest.mark.parametrize("text", ["atack_success=0.1", "accuracy_drop", "accuracy_drop=2"])
+def test_a_bad_limit_is_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=f"^limit={text}: allowed"):
+        parse_limit(text)
+
+
+def test_the_metric_is_an_accuracy_or_named() -> None:
+    found = {"eval_loss": 1.0, "eval_acc": 0.5}
+    assert chosen_metric(found, None) == "eval_acc"
+    assert chosen_metric(found, "eval_loss") == "eval_loss"
+    with pytest.raises(UserError, match=r"^metric=acc: allowed are eval_loss, eval_acc; did you"):
+        chosen_metric(found, "acc")
+    with pytest.raises(UserError, match=r"name one with --metric"):
+        chosen_metric({"mse": 1.0}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "not a Flower app"),
+        ("a = [", "pyproject.toml: "),
+        ("[project]\nname = 'a'", "no serverapp"),
+        ("[tool.fl-backdoor]\ntarget = true", "target=True: allowed is a whole number"),
+        ("[tool.fl-backdoor]\ntargets = 1", "targets: unknown key"),
+    ],
+)
+def test_a_folder_that_is_no_app_is_one_line(text: str | None, said: str, tmp_path: Path) -> None:
+    if text is not None:
+        head = '[tool.flwr.app.components]\nserverapp = "a:b"\nclientapp = "a:b"\n'
+        both = text if "tool" not in text else head + text
+        (tmp_path / "pyproject.toml").write_text(both)
+    with pytest.raises(UserError) as error:
+        read(tmp_path)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_client_that_hangs_is_named_and_ended() -> None:
+    result = run_apart(spec_of("hangs"), 20)
+    assert result.error == "hangs: no end of the train message of client 1 in 20 s"
+
+
+@pytest.mark.slow
+def test_the_audit_of_the_quickstart_ends_with_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = tmp_path / "app"
+    shutil.copytree(
+        ROOT / "tests" / "quickstart", app, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    before = {path: path.read_bytes() for path in app.rglob("*") if path.is_file()}
+    arguments = f"audit {app} --rounds 3 --attacks sign_flip --defenses fedmedian --json"
+    limit = ["--limit", "accuracy_drop=0.05", "--out", str(tmp_path / "page")]
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), *limit])
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    printed, said = capsys.readouterr()
+    assert end.value.code == 1
+    assert "limit accuracy_drop=0.05 is broken by sign_flip" in said
+    report = json.loads(printed)
+    assert report == json.loads((tmp_path / "page" / "audit.json").read_text())
+    assert [cell["attack"] for cell in report["cells"]] == [NOBODY, "sign_flip"] * 2
+    assert "http" not in (tmp_path / "page" / "index.html").read_text()
+    assert {path: path.read_bytes() for path in app.rglob("*") if path.is_file()} == before
