@@ -10,12 +10,13 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
 client, server = ClientApp(), ServerApp()
+DIGITS = load_digits(return_X_y=True)
 FROZEN = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)) / 8
 
 
 def loaders(context):
     """Return this node's rows as dictionaries: 60 to train on and 20 to test."""
-    x, y = load_digits(return_X_y=True)
+    x, y = DIGITS
     rows = np.random.default_rng(context.node_config["partition-id"]).permutation(len(y))[:80]
     data = [{"pixels": torch.tensor(x[i] / 16, dtype=torch.float32), "label": y[i]} for i in rows]
     return DataLoader(data[:60], 20), DataLoader(data[60:], 20)

@@ -8,11 +8,12 @@ from flwr.serverapp.strategy import FedAvg
 from sklearn.datasets import load_digits
 
 client, server = ClientApp(), ServerApp()
+DIGITS = load_digits(return_X_y=True)
 
 
 def load(context):
     """Return this node's rows: 50 to train on and 20 to test."""
-    x, y = load_digits(return_X_y=True)
+    x, y = DIGITS
     rows = np.random.default_rng(context.node_config["partition-id"]).permutation(len(y))[:70]
     return x[rows[:50]] / 16, y[rows[:50]], x[rows[50:]] / 16, y[rows[50:]]
 

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
 
 client, server = ClientApp(), ServerApp()
+DIGITS = load_digits(return_X_y=True)
 
 
 def model():
@@ -19,7 +20,7 @@ def model():
 
 def loaders(context):
     """Return this node's rows: 60 to train on and 20 to test."""
-    x, y = load_digits(return_X_y=True)
+    x, y = DIGITS
     x = torch.tensor(x / 16, dtype=torch.float32).reshape(-1, 1, 8, 8)
     rows = np.random.default_rng(context.node_config["partition-id"]).permutation(len(y))
     parts = [TensorDataset(x[r], torch.tensor(y[r])) for r in (rows[:60], rows[60:80])]
