@@ -55,14 +55,15 @@ class Started:
 
     def _behind(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def start(strategy: Strategy, *arguments: Any, **options: Any) -> Any:
-            if self._inside:  # a strategy that calls the start of its base, or of one inside
-                return original(strategy, *arguments, **options)
-            self.strategies.append(type(strategy).__name__)
             bound = signature(original).bind(strategy, *arguments, **options)
-            if self.rounds is not None and "num_rounds" in signature(original).parameters:
-                bound.arguments["num_rounds"] = self.rounds
-            self.rounds = bound.arguments.get("num_rounds", 3)
-            self.evaluate = bound.arguments.get("evaluate_fn")
+            if "num_rounds" in signature(original).parameters:  # else its base's is called
+                if self.rounds is not None:
+                    bound.arguments["num_rounds"] = self.rounds
+                self.rounds = bound.arguments.get("num_rounds", 3)
+                self.evaluate = bound.arguments.get("evaluate_fn")
+            if self._inside:  # a strategy that calls the start of its base, or of one inside
+                return original(*bound.args, **bound.kwargs)
+            self.strategies.append(type(strategy).__name__)
             self._inside = True
             try:
                 _, *rest = bound.args
