@@ -8,6 +8,8 @@ from typing import Any
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
+from strategies import Robust
+
 
 class Started:
     """What an app starts.
@@ -67,14 +69,23 @@ class Started:
             self._inside = True
             try:
                 _, *rest = bound.args
-                chosen = strategy if self._defended is None else self._defended(strategy)
-                result = chosen.start(*rest, **bound.kwargs)
+                result = self._chosen(strategy).start(*rest, **bound.kwargs)
             finally:
                 self._inside = False
             self.model = getattr(result, "arrays", None) or None
             return result
 
         return start
+
+    def _chosen(self, strategy: Strategy) -> Strategy:
+        """Return what starts: Flower's wrappers, as for privacy, stay around what is inside."""
+        if self._defended is None:
+            return strategy
+        inner = getattr(strategy, "strategy", None)
+        if isinstance(inner, Strategy) and not isinstance(strategy, Robust):
+            vars(strategy)["strategy"] = self._chosen(inner)
+            return strategy
+        return self._defended(strategy)
 
 
 def _family(cls: type[Strategy]) -> Iterator[type[Strategy]]:
