@@ -22,7 +22,7 @@ COMMAND = "command.json"
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
 DISTANCES = "distances.npy"
-UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
+UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root", "tracker")
 """Keys, or how they begin, that do not change a result: they may differ when a run is resumed."""
 FORMAT = 1
 """Of the files of a run, said by its summary; a newer one is not read."""

@@ -110,6 +110,7 @@ class CommonConfig:
     resume: bool = MISSING
     dataset: Any = MISSING
     attack: Any = MISSING
+    tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def check(self) -> None:

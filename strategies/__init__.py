@@ -7,6 +7,7 @@ existing Flower app as it is, under any name.
 
 from .flower import Screened
 from .graph.agreement import agreement_graph
+from .record import RoundRecord
 from .rehearsal import Rehearsal
 from .robust import Robust
 from .round import Outcome, Round
@@ -73,6 +74,7 @@ __all__ = [
     "Robust",
     "RobustLearningRate",
     "Round",
+    "RoundRecord",
     "Screened",
     "SignGuard",
     "Sniper",
