@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 SNIPER = [*horizontal.TINY, *horizontal.TINY_ATTACK, "floor=true"]
 TWO = ["num_clients=2", "attack.num_attackers=0", "dataset.source=auto"]
 BAD = [
-    ("snipper", "", "experiment/snipper"),
+    ("snipper", "", "experiment=snipper: allowed are"),
     ("sniper_goal1", "num_round=3", "num_round"),
     ("sniper_goal1", "num_rounds=three", "three"),
     ("sniper_goal1", "num_rounds==3", "="),
