@@ -24,7 +24,10 @@ VERTICAL = {"active_party", "gradient_replacement", "label_inference", "localize
             "villain"}  # fmt: skip
 ATTACKS = sorted({path.stem for path in (conf_directory() / "attack").glob("*.yaml")} - VERTICAL)
 ATTACKS.remove("none")
-OWN = {"label_flipping": ("attack.poisoning=replace", "attack.poisoned_samples=20")}
+OWN = {
+    "fang": ("attack.knowledge=all",),
+    "label_flipping": ("attack.poisoning=replace", "attack.poisoned_samples=20"),
+}
 BY_DEFAULT = {"a3fl", "alie", "label_flipping"}
 
 

@@ -64,6 +64,13 @@ class GaussianNoise(Wrapper):
     ------
     ValueError
         If stddev is negative or not finite, or seed is no integer of 0 or larger.
+
+    Notes
+    -----
+    *Threat model*: as of the strategy inside. *Assumes* that updates are clipped, and a noise that
+    fits the model. *Cost*: d draws.
+
+    *Known weaknesses*: noise that drowns a backdoor costs accuracy.
     """
 
     exceptions: ClassVar[dict[str, str]] = {

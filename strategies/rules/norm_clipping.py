@@ -87,6 +87,14 @@ class NormClipping(Clipping):
     ------
     ValueError
         If max_norm is neither a positive finite number nor ``"median"``.
+
+    Notes
+    -----
+    *Threat model*: attackers whose updates must be long to matter, as of model replacement.
+    *Assumes* a norm that honest updates keep to; with ``"median"``, fewer than half attackers.
+    *Cost*: two passes over n models of d parameters.
+
+    *Known weaknesses*: a backdoor within the norm (PGD) is averaged, and grows over rounds.
     """
 
     def __init__(

@@ -123,6 +123,13 @@ class FedAvgM(ServerOptimizer):
     ------
     ValueError
         If a number is out of range.
+
+    Notes
+    -----
+    *Threat model*: as of the strategy inside. *Assumes* nothing more. *Remembers* the momentum, as
+    large as a model. *Cost*: one more pass over d parameters.
+
+    *Known weaknesses*: what an attacker once got through goes on in the momentum.
     """
 
     def __init__(
@@ -167,6 +174,13 @@ class FedAdam(ServerOptimizer):
     ------
     ValueError
         If a number is out of range.
+
+    Notes
+    -----
+    *Threat model*: as of the strategy inside. *Assumes* nothing more. *Remembers* two moments, each
+    as large as a model. *Cost*: one more pass over d parameters.
+
+    *Known weaknesses*: what an attacker once got through goes on in the momentum.
     """
 
     exceptions: ClassVar[dict[str, str]] = {
