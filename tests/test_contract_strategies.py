@@ -313,7 +313,7 @@ def test_a_round_is_one_short_line_and_one_record(name, reply, record, caplog) -
     (one,) = seen
     lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("round 1: ")]
     assert lines == [one.line]
-    assert len(one.line) <= 68
+    assert len(one.line) <= 80
     assert one.report == told
     assert all(isinstance(value, int | float) for value in one.metrics.values())
     assert len(one.norms) == len(one.nodes) == len(one.clients) == CLIENTS
