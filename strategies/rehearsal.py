@@ -15,6 +15,7 @@ from .robust import Robust
 from .round import Round
 from .structures import Values
 from .vectors import content_order, decoded
+from .watch import Watch
 
 Vector = NDArray[np.float64]
 Memory = dict[str, NDArray[Any]]
@@ -50,8 +51,11 @@ class Rehearsal:
         # Of the app, and maybe as large as its data.
         means = (strategy.run_model, strategy.noise, strategy.root_update)
         memo: dict[int, Any] = {id(given): given for given in means}
-        self.strategy = deepcopy(strategy, memo | {id(strategy.observers): []})
-        layer: Robust | None = self.strategy
+        layer: Robust | None = strategy
+        while layer is not None:  # nobody is to hear of it, and what callbacks hold is no copy's
+            memo |= {id(layer.observers): [], id(layer.watch): Watch()}
+            layer = vars(layer).get("inner")
+        layer = self.strategy = deepcopy(strategy, memo)
         while layer is not None:
             if "seed" in vars(layer):
                 layer.__dict__["seed"] = seed
