@@ -6,6 +6,7 @@ and can be copied into an existing Flower app as it is, under any name.
 
 from .attacker import Attack, Colluding, Goal, Seat, View
 from .attacks.a3fl import A3FL
+from .attacks.adaptive import Adaptive
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.constrain_and_scale import ConstrainAndScale
@@ -34,6 +35,7 @@ __all__ = [
     "DBA",
     "IPM",
     "PGD",
+    "Adaptive",
     "Attack",
     "Backdoor",
     "BackdoorClient",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Optional
 
 import numpy as np
+from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -132,6 +133,12 @@ class View:
         Of the run.
     memory : dict of str to array
         The colluders', from round to round.
+    clean : array of shape (P, p), float64, or None
+        What the attackers' clean data make of the model; None unless the attack `compares`.
+    sent : ArrayRecord
+        The model that was sent, whole.
+    notes : dict
+        For what is worth a column of the round: numbers and words, by name.
     """
 
     round: int
@@ -142,6 +149,9 @@ class View:
     columns: dict[str, slice]
     seed: int
     memory: Memory
+    clean: NDArray[np.float64] | None = None
+    sent: ArrayRecord = field(default_factory=ArrayRecord)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def known(self) -> NDArray[np.float64]:
@@ -190,6 +200,11 @@ class Attack:
     def knowledge(self) -> str:
         """Whose updates `collude` sees: an attacker's own."""
         return "own"
+
+    @property
+    def compares(self) -> bool:
+        """Whether attackers who collude train on their clean data as well, for `View.clean`."""
+        return False
 
     @property
     def goal(self) -> Goal | None:

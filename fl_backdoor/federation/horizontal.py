@@ -216,6 +216,7 @@ class Federation:
                     self.config.num_clients, len(self.attackers)
                 ),
                 spare=self.spare,
+                twin=self.client(number, clean=True) if self.attack.compares else None,
                 **training | self.roster.training,
             )
 

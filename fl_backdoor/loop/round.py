@@ -9,7 +9,6 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from clients import Colluders
 from clients.attacker import knowledge
 from strategies import Robust, Round
 from strategies.replies import metrics_of
@@ -18,6 +17,7 @@ from ..config import one_line
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
 from ..federation.horizontal import ATTACKERS, CLEAN_TWIN
+from ..federation.meeting import adapted, meeting, rehearsed
 from ..federation.strategy import assume, needed
 from ..files import Row, Summary
 from ..measure.answers import accuracies
@@ -50,10 +50,10 @@ class Rounds:
 
     def __init__(self, experiment: "Horizontal", strategy: Robust, *, clean: bool) -> None:
         self.experiment = experiment
-        self.federation = experiment.federation
-        self.config = experiment.config
+        self.federation, self.config = experiment.federation, experiment.config
         self.strategy = strategy
         self.strategy.observers.append(self._observe)
+        self.strategy.watch.warns = not clean
         self.clean = clean
         self.name = "clean twin" if clean else self.config.name
         self.total = self.config.num_rounds
@@ -82,19 +82,13 @@ class Rounds:
                     f"{row['attackers']}"
                 )
         self._directory = directory
+        roll, memory = self.experiment.roll, directory.memory
+        # Where attackers meet; before the strategy has a memory that is not theirs to know.
+        self._grid = meeting(self.federation, roll, self.strategy, self._attacks)
         model = directory.arrays
         self.model = ArrayRecord(self.federation.initial_state()) if model is None else model
-        roll, memory = self.experiment.roll, directory.memory
         theirs = {key: value for key, value in memory.items() if key.startswith(ATTACKING)}
         self.strategy.remind({key: memory[key] for key in memory.keys() - theirs.keys()})
-        # Where attackers meet, if the attack has them collude, and their memory is kept.
-        self._grid = Colluders(
-            roll.grid,
-            self.federation.attack,
-            lambda node: roll.partitions.get(node) in self._attackers,
-            number=lambda node: roll.partitions[node],
-            seed=self.config.seed,
-        )
         self._grid.memory = {key.removeprefix(ATTACKING): v for key, v in theirs.items()}
 
     def step(
@@ -143,6 +137,8 @@ class Rounds:
         claims = np.array([self._claim(r.message) for r in seen.round.replies] if seen else [0.0])
         training = float(np.clip(claims, 0.0, exchange).sum())
         together = min(self.experiment.workers, len(self._cohort))
+        if self._grid.notes:
+            row["attack"] = self._grid.notes
         row["seconds_training"] = training
         row["seconds_waiting"] = max(0.0, exchange - training / together)
         row["seconds_aggregation"] = aggregated - received - (seen.seconds if seen else 0.0)
@@ -167,7 +163,6 @@ class Rounds:
         size = federation.cohort.size(config.num_clients)
         attackers = [] if self.clean else federation.attackers
         attack = federation.attack
-        adaptive = any(layer.adaptive for layer in attack.layers())
         knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
@@ -178,7 +173,7 @@ class Rounds:
             "strategy": config.strategy,
             "attack": config.attack,
             "model": config.model,
-            "adaptive": adaptive and not self.clean,
+            "adaptive": adapted(attack, rows),
             **knows,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
@@ -202,7 +197,8 @@ class Rounds:
         whole = cohort.size(everybody) == everybody
         self._cohort = cohort.there(number, range(everybody)) if whole else asked
         self._attackers = self.attackers(number, self._cohort)
-        assume(strategy, self.config.strategy, len(self._attackers))
+        for rule in (strategy, *rehearsed(federation.attack)):
+            assume(rule, self.config.strategy, len(self._attackers))
         strategy.client_of = clients.__getitem__
         honest = self.clean or not federation.roster.attacks(number)
         said = ConfigRecord({CLEAN_TWIN: honest, ATTACKERS: list(attackers)})
@@ -217,6 +213,9 @@ class Rounds:
             self._grid.send_and_receive(messages, timeout=self.config.round_timeout),
             key=lambda reply: clients.get(reply.metadata.src_node_id, -1),
         )
+
+    def _attacks(self, client: int) -> bool:
+        return client in self._attackers
 
     def _observe(self, round: Round) -> None:
         self._observed = observed(round, self.config.measure.distances, self._attackers)

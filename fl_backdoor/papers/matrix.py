@@ -38,32 +38,53 @@ DEFENSES: dict[str, Overrides] = {
 }
 """By yaml; what an operator would have set for this model, with a look at clean runs only."""
 
+TRIGGER = "{kind:patch,size:0.25,corner:[0.92,0.92],value:1.0}"
+"""Of 8 x 8 pixels, four; of 28 x 28, 49."""
+
+
+def around(attack: str, **more: str) -> Overrides:
+    """Return an attack that carries the backdoor."""
+    own = {f"attack.{key}": value for key, value in more.items()}
+    return {"attack": attack, "attack.data.trigger": TRIGGER, **own}
+
+
 ATTACKS: tuple[Overrides, ...] = (
-    {"attack": "backdoor"},
+    {"attack": "backdoor", "attack.trigger": TRIGGER},
     {"attack": "blended"},
-    {"attack": "model_replacement", "attack.factor": "5"},
-    {"attack": "constrain_and_scale", "attack.factor": "5"},
-    {"attack": "norm_projection"},
-    {"attack": "pgd"},
-    {"attack": "neurotoxin"},
+    {"attack": "dba"},
+    {"attack": "edge_case"},
+    {"attack": "label_flipping", "attack.poisoning": "replace", "attack.poisoned_samples": "null"},
+    {"attack": "label_flipping", "attack.kind": "all_to_one"},
+    {"attack": "label_flipping", "attack.kind": "inverse"},
+    around("model_replacement"),
+    around("constrain_and_scale", factor="5"),
+    {"attack": "norm_projection", "attack.data.data.trigger": TRIGGER},
+    around("pgd"),
+    around("neurotoxin"),
     {"attack": "a3fl", "attack.size": "3"},
     {"attack": "sign_flip", "attack.factor": "4"},
     {"attack": "gaussian"},
     {"attack": "alie"},
+    {"attack": "alie", "attack.z": "1.5"},
+    {"attack": "ipm"},
     {"attack": "ipm", "attack.epsilon": "5"},
+    {"attack": "fang"},
+    {"attack": "fang", "attack.rule": "trimmed_mean"},
     {"attack": "min_max"},
     {"attack": "min_sum"},
     {"attack": "mimic"},
+    around("adaptive"),
+    {"attack": "adaptive", "attack@attack.data": "none"},
 )
 """Where 4 of 20 attack, a factor of n/P = 5 replaces the average. Clean twins have none."""
 
 COHORT = ("fedavg", "norm_clipping", "sniper", "sniper_auto", "multikrum", "fedmedian", "flame",
           "fltrust")  # fmt: skip
-COHORT_ATTACKS = ("backdoor", "neurotoxin", "model_replacement", "alie", "min_max", "ipm")
+COHORT_ATTACKS = ("backdoor", "neurotoxin", "model_replacement", "alie", "min_max", "adaptive")
 MNIST = ("fedavg", "norm_clipping", "sniper", "sniper_auto", "multikrum", "fedmedian")
-MNIST_ATTACKS = ("backdoor", "model_replacement", "alie", "min_max", "sign_flip")
+MNIST_ATTACKS = ("backdoor", "model_replacement", "alie", "min_max", "adaptive")
 QUICK = ("fedavg", "norm_clipping", "multikrum", "sniper_auto", "fedmedian")
-QUICK_ATTACKS = ("backdoor", "model_replacement", "alie", "min_max")
+QUICK_ATTACKS = ("backdoor", "model_replacement", "alie", "min_max", "adaptive")
 
 
 def pairs(
@@ -94,7 +115,7 @@ PLAN = Plan(
     "matrix",
     "Every defense against every attack",
     (
-        *pairs("matrix_digits", DEFENSES, (a["attack"] for a in ATTACKS), 0.06, quick=True),
+        *pairs("matrix_digits", DEFENSES, {a["attack"]: 1 for a in ATTACKS}, 0.05, quick=True),
         *pairs("matrix_cohort", COHORT, COHORT_ATTACKS, 0.2),
         *pairs("matrix_mnist", MNIST, MNIST_ATTACKS, 1.7),
     ),
