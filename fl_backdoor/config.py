@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
@@ -188,9 +188,10 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
     try:
         if hasattr(target, "__dataclass_fields__"):
             built = OmegaConf.structured(target)
-            for name in [key for key in node if key != "_target_"]:
-                # One by one, in their order: not every error names its key.
-                built = OmegaConf.merge(built, {name: node[name]})
+            with flag_override(built, "readonly", False):  # as a frozen dataclass has it
+                for name in [key for key in node if key != "_target_"]:
+                    # One by one, in their order: not every error names its key.
+                    built.merge_with({name: node[name]})
             name = ""
             return OmegaConf.to_object(built)
         return instantiate(node, **arguments)

@@ -7,11 +7,8 @@ existing Flower app as it is, under any name.
 
 from .flower import Screened
 from .graph.agreement import agreement_graph
-<<<<<<< HEAD
-from .rehearsal import Rehearsal
-=======
 from .record import RoundRecord
->>>>>>> watch
+from .rehearsal import Rehearsal
 from .robust import Robust
 from .round import Outcome, Round
 from .rules.adaptive_clipping import AdaptiveClipping

@@ -139,7 +139,8 @@ def test_tracking_changes_no_bit_of_a_run(told: Told, tmp_path: Path) -> None:
 
 def test_the_twin_warns_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where the run clips nobody for five rounds, it says so, and once."""
-    small(tmp_path, "floor=true", "num_rounds=5", "strategy=norm_clipping", "strategy.max_norm=1000.0")
+    clipping = ("strategy=norm_clipping", "strategy.max_norm=1000.0")
+    small(tmp_path, "floor=true", "num_rounds=5", *clipping)
     assert sum("has clipped nobody" in r.getMessage() for r in caplog.records) == 1
 
 
