@@ -55,7 +55,8 @@ class Fang(Colluding):
     It knows the rule, and that the server counts c malicious clients; against another rule nothing
     is promised: the lambda of Krum is too short to move an average or the median. One lambda for
     all coordinates makes it weak where few of them matter, and where updates have much in common
-    there is none. The copies are equal (the paper's are within epsilon). As in the authors' code,
+    there is none: on digits four attackers who know their own found one in each of 12 rounds, three
+    in none. The copies are equal (the paper's are within epsilon). As in the authors' code,
     and unlike in the paper, s is of the mean of all updates known, whatever the rule, and b
     stretches updates, not models: of what is trimmed it makes no difference.
 
