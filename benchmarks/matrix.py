@@ -29,6 +29,8 @@ MEASURED = {
     "recall": "defense_recall",
 }
 """Columns in %, by what they are called in a summary."""
+BESIDE = ("trigger", "poisoning", "poisoned_samples")
+"""Keys that a column is not named by: they do not tell an attack from others of its yaml."""
 BEATEN = {"targeted": 20.0, "untargeted": 10.0}
 """Points of success above the floor, or of accuracy, from which a defense counts as beaten."""
 KINDS = {
@@ -50,7 +52,7 @@ def _row(run: Path) -> dict[str, Any]:
     own = [
         f"{key.removeprefix('attack.')}={value}"
         for key, value in said.items()
-        if key.startswith("attack.") and not key.endswith(".trigger")
+        if key.startswith("attack.") and key.rpartition(".")[2] not in BESIDE
     ]
     own += [value for key, value in said.items() if key == "attack@attack.data"]
     values = {

@@ -37,9 +37,9 @@ SETTINGS = {
 }  # fmt: skip
 """Overrides by name.
 
-``paper`` has its 10 clients, network and attack, on full MNIST if it is there; ``resnet`` a ResNet-18
-of a sixteenth of the width on synthetic images; in the others attackers flip all that they hold to
-one class.
+``paper`` has its 10 clients, network and attack, on full MNIST if it is there; ``resnet`` is a
+ResNet-18 of a sixteenth of the width on synthetic images; in the others attackers flip all that
+they hold to one class.
 """
 PARTITIONS = {"iid": (), "dirichlet": ("partition=dirichlet", "partition.alpha=0.5")}
 ATTACKERS = (0, 1, 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from .arguments import Parser
 from .config import fail
 from .errors import UserError
 from .papers.grids import PLANS
@@ -41,10 +42,15 @@ def reproduce(plan: Plan, arguments: argparse.Namespace, console: Console) -> li
 
 def main() -> None:
     """Reproduce from the command line; bad input is one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m fl_backdoor.reproduce", description=__doc__)
-    parser.add_argument("plan", choices=sorted(PLANS), help="whose grid")
+    parser = Parser("reproduce", __doc__, "cao2019 --quick")
+    parser.add_argument("plan", choices=sorted(PLANS), help="whose grid: %(choices)s")
     parser.add_argument("--quick", action="store_true", help="minutes, on stand-in data")
-    parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N - 1")
+    parser.add_argument(
+        "--seeds",
+        type=_positive,
+        metavar="N",
+        help="0 to N - 1 (default: as the paper)",
+    )
     parser.add_argument("--jobs", type=_positive, metavar="J", help="processes (default: cores)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: reproduction/PLAN")
     arguments = parser.parse_args()

@@ -1,5 +1,6 @@
 """Builders that many tests share."""
 
+import copy
 import gc
 import logging
 import os
@@ -16,11 +17,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.app.metadata import Metadata
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 from flwr.supercore.task_identity import TaskIdentity
+from hydra._internal.config_repository import ConfigRepository
+from hydra.plugins.config_source import ConfigResult
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 import fl_backdoor  # noqa: F401  (turns Flower's telemetry off before Flower is imported)
 from benchmarks.bounds import byzfl_module
+from fl_backdoor.config import conf_directory
 from fl_backdoor.federation.engines import LocalGrid
 from strategies import Robust
 
@@ -86,6 +90,35 @@ def grid_of_calls(
 def unavailable(message: Message) -> Message:
     """Answer as the SuperLink does for a node that is gone: as node 1, which is itself."""
     return create_message_error_unavailable_res_message(message.metadata, "node_unavail")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is imported and collected by now: it stays."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configs_are_read_once() -> Iterator[None]:
+    """Let Hydra parse each file of ``conf`` once: half of what it takes to compose."""
+    kept: dict[str, ConfigResult] = {}
+    load = ConfigRepository.load_config
+
+    def load_once(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+        # Hydra's own and the suite's, of no folder that a test may have filled.
+        places = [source.path for source in repository.sources]
+        if places != ["hydra.conf", str(conf_directory()), ""]:
+            return load(repository, config_path)
+        if config_path in kept:
+            return copy.copy(kept[config_path])
+        loaded = load(repository, config_path)
+        if loaded is not None and not loaded.is_schema_source:  # whose nodes get into the config
+            kept[config_path] = copy.copy(loaded)
+        return loaded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigRepository, "load_config", load_once)
+        yield
 
 
 @pytest.fixture(autouse=True)

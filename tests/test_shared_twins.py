@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fl_backdoor.config import conf_directory, load
+from fl_backdoor.config import composed, conf_directory, load
 from fl_backdoor.files import METRICS, TWIN
 from fl_backdoor.loop.display import Display
 from fl_backdoor.loop.loop import run
 from fl_backdoor.loop.round import Rounds
 from fl_backdoor.loop.twins import key
-from fl_backdoor.papers.plan import composed
 from fl_backdoor.schema import Config
 
 TINY = (

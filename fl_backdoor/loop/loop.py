@@ -17,6 +17,7 @@ from ..schema import CommonConfig, Config, VerticalConfig
 from .directory import RunDirectory
 from .display import Display
 from .machine import peak_memory, versions
+from .tracking import Tracking
 
 
 class Training(Protocol):
@@ -123,6 +124,7 @@ def run(
     experiment.check()
     trainings = [experiment.training(clean=clean) for clean in [True] * config.floor + [False]]
     unit, resolved = experiment.unit, asdict(config)
+    tracking = Tracking(config, path, unit)
     directory = RunDirectory(path, resolved, resume=config.resume, unit=unit)
     directories = [directory]
     if config.floor:
@@ -136,7 +138,8 @@ def run(
         experiment.meet(grid, workers, display.line)
         twin_rows: list[Row] = []
         for training, directory in zip(trainings, directories, strict=True):
-            train(training, directory, display, twin_rows)
+            add = tracking.add if training is trainings[-1] else None
+            train(training, directory, display, twin_rows, add)
             rows = twin_rows = directory.rows
             head = {"name": config.name, "seed": config.seed, f"{unit}s": len(rows)}
             made = {"versions": versions(), "peak_memory": peak_memory(), "format": FORMAT}
@@ -144,7 +147,11 @@ def run(
             directory.finish(head | summarized(unit, rows) | rest)
 
     if not directory.complete:
-        launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
+        tracking.begin(directory.rows)
+        try:
+            launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
+        finally:
+            tracking.close()
     summary = directory.summary()
     if display.figures:
         experiment.draw(path)
@@ -153,9 +160,13 @@ def run(
 
 
 def train(
-    training: Training, directory: RunDirectory, display: Display, twin_rows: list[Row]
+    training: Training,
+    directory: RunDirectory,
+    display: Display,
+    twin_rows: list[Row],
+    track: Callable[[Row], None] | None = None,
 ) -> None:
-    """Do the rounds that are still missing, and keep each as soon as it is done."""
+    """Do the rounds that are still missing, and keep, show and track each as it is done."""
     done = len(directory.rows)
     display.begin(training.name, directory.unit, training.total, directory.rows)
     try:
@@ -165,6 +176,8 @@ def train(
             row, arrays, memory = training.step(number, twin)
             directory.append(row, arrays, memory)
             display.round(row)
+            if track is not None:
+                track(directory.rows[-1])
     finally:
         display.end()
 

@@ -50,10 +50,10 @@ class Rounds:
 
     def __init__(self, experiment: "Horizontal", strategy: Robust, *, clean: bool) -> None:
         self.experiment = experiment
-        self.federation = experiment.federation
-        self.config = experiment.config
+        self.federation, self.config = experiment.federation, experiment.config
         self.strategy = strategy
         self.strategy.observers.append(self._observe)
+        self.strategy.watch.warns = not clean
         self.clean = clean
         self.name = "clean twin" if clean else self.config.name
         self.total = self.config.num_rounds

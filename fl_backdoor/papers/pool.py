@@ -13,11 +13,12 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from ..compose import composed
 from ..config import load, one_line
 from ..errors import UserError
 from ..files import CONFIG, ERROR, METRICS, SUMMARY, keep_command
 from ..screen import Screen, show_warnings
-from .plan import Job, composed
+from .plan import Job
 
 EVERY = 1.0
 """Seconds between looks at how far the runs are."""

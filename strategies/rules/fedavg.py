@@ -16,7 +16,7 @@ class FedAvg(Robust):
 
     Parameters
     ----------
-    weighted, statistics, **fedavg_arguments
+    weighted, statistics, on_round, **fedavg_arguments
         As for `strategies.Robust`.
 
     Notes
