@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from hydra.utils import get_class
 
 from clients import Attack
-from fl_backdoor.config import composed, conf_directory
+from fl_backdoor.compose import composed
+from fl_backdoor.config import conf_directory
 from fl_backdoor.papers.page import filled
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
