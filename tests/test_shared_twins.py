@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fl_backdoor.config import composed, conf_directory, load
+from fl_backdoor.compose import composed
+from fl_backdoor.config import conf_directory, load
 from fl_backdoor.files import METRICS, TWIN
 from fl_backdoor.loop.display import Display
 from fl_backdoor.loop.loop import run
