@@ -71,9 +71,10 @@ def draw_distances(
         for (row, column), value in np.ndenumerate(shown):
             if np.isfinite(value):
                 color = "white" if value > middle else "black"
-                axes.text(
+                text = axes.text(
                     column, row, f"{value:.2f}", ha="center", va="center", size=7, color=color
                 )
+                text.set_in_layout(False)  # it stands in its cell; to ask its size takes long
     step = -(-len(clients) // 60)  # labels beyond that would stand on each other
     ticks = range(0, len(clients), step)
     axes.set_xticks(ticks, order[::step], rotation=90 if len(clients) > 15 else 0)
