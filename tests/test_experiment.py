@@ -20,6 +20,8 @@ from fl_backdoor.loop.display import Display
 from fl_backdoor.measure.metrics import Selection, detection
 from fl_backdoor.schema import Config
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TINY = [
     "engine=local",
     "dataset.source=bundled",
