@@ -138,13 +138,17 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
             made = {"versions": versions(), "peak_memory": peak_memory(), "format": FORMAT}
             rest = training.summary(rows) | made
             directory.finish(head | summarized(unit, rows) | rest)
+        show()  # before the federation is left, which may fail
 
-    if not directory.complete:
+    def show() -> None:
+        experiment.draw(path)
+        display.result(directory.summary(), directory)
+
+    if directory.complete:
+        show()
+    else:
         launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
-    summary = directory.summary()
-    experiment.draw(path)
-    display.result(summary, directory)
-    return summary
+    return directory.summary()
 
 
 def train(
