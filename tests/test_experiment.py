@@ -116,9 +116,9 @@ def test_rows_agree_with_the_summary(sniper: tuple[Path, dict[str, Any], str]) -
 def test_nobody_attacks(experiment: str, tmp_path: Path) -> None:
     """With no target there is no success rate; all else is as without attackers."""
     given = [experiment] if experiment else []
-    summary, screen = run(tmp_path / "none", *given, "attack=none", "num_rounds=1")
-    honest = [*given, *TINY_ATTACK, "attack.num_attackers=0", "num_rounds=1"]
-    run(tmp_path / "honest", *honest)
+    given += ["num_rounds=1", "floor=false"]
+    summary, screen = run(tmp_path / "none", *given, "attack=none")
+    run(tmp_path / "honest", *given, *TINY_ATTACK, "attack.num_attackers=0")
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("none", "honest")]
     assert models[0] == models[1]
     assert summary["attack_success_rate"] is None
