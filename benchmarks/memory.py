@@ -29,8 +29,7 @@ from rich.console import Console
 
 from fl_backdoor.config import conf_directory, load
 from fl_backdoor.federation.strategy import new_strategy
-from fl_backdoor.files import Row, Summary
-from fl_backdoor.loop.directory import RunDirectory
+from fl_backdoor.files import Row
 from fl_backdoor.loop.display import Display
 from fl_backdoor.loop.loop import run
 from fl_backdoor.models import ResNet18
@@ -81,7 +80,7 @@ class Clock(Display):
     """Keeps the times of a run, and draws nothing."""
 
     def __init__(self) -> None:
-        super().__init__(Console(file=StringIO()))
+        super().__init__(Console(file=StringIO()), figures=False)
         self.started, self.begun = time.perf_counter(), 0.0
         self.rounds: list[float] = []
 
@@ -91,9 +90,6 @@ class Clock(Display):
 
     def round(self, row: Row) -> None:
         self.rounds.append(row["seconds_round"])
-
-    def draw(self, summary: Summary, directory: RunDirectory) -> None:
-        pass
 
 
 def peak_bytes() -> int:

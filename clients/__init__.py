@@ -6,9 +6,13 @@ and can be copied into an existing Flower app as it is, under any name.
 
 from .attacker import Attack, Colluding, Goal, Seat, View
 from .attacks.a3fl import A3FL
+from .attacks.adaptive import Adaptive
 from .attacks.alie import ALIE
 from .attacks.backdoor import Backdoor, BackdoorClient
 from .attacks.constrain_and_scale import ConstrainAndScale
+from .attacks.dba import DBA
+from .attacks.edge_case import EdgeCase
+from .attacks.fang import Fang
 from .attacks.gaussian import Gaussian
 from .attacks.ipm import IPM
 from .attacks.label_flipping import LabelFlipping, LabelFlippingClient
@@ -28,14 +32,18 @@ from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_
 __all__ = [
     "A3FL",
     "ALIE",
+    "DBA",
     "IPM",
     "PGD",
+    "Adaptive",
     "Attack",
     "Backdoor",
     "BackdoorClient",
     "Colluders",
     "Colluding",
     "ConstrainAndScale",
+    "EdgeCase",
+    "Fang",
     "Gaussian",
     "Goal",
     "HonestClient",

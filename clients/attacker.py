@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Optional
 
 import numpy as np
+from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -35,12 +36,16 @@ class Goal:
         may hold a trigger that was learned, or nothing yet. None: there is no trigger.
     learned : bool
         The trigger is what attackers remember: where nobody attacked there is none.
+    picked : callable of (inputs, labels), optional
+        Takes from test samples ``(n, ...)`` and ``(n,)`` those to be measured ``(v, ...)``, or
+        brings its own. None: they are the victims, with the trigger.
     """
 
     target: int
     source: int | None = None
     stamp: Callable[[Tensor, Mapping[str, NDArray[Any]]], Tensor] | None = None
     learned: bool = False
+    picked: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def victims(self, labels: Tensor) -> Tensor:
         """Mark the samples that the attack success rate counts, shape ``(n,)``, bool."""
@@ -63,6 +68,9 @@ class Seat:
         Its place among the attackers, 0 to P - 1.
     attackers : int
         P.
+    clients_per_attacker : float, optional
+        n / P of the rounds that it takes part in: the clients asked for each attacker among them,
+        on average. None: it was not told.
     round : int
         Counted from 1; 0 while data are prepared before any round.
     seed : int
@@ -83,6 +91,7 @@ class Seat:
     client: int = 0
     rank: int = 0
     attackers: int = 1
+    clients_per_attacker: float | None = None
     round: int = 0
     seed: int = 0
     memory: Memory = field(default_factory=dict)
@@ -124,6 +133,12 @@ class View:
         Of the run.
     memory : dict of str to array
         The colluders', from round to round.
+    clean : array of shape (P, p), float64, or None
+        What the attackers' clean data make of the model; None unless the attack `compares`.
+    sent : ArrayRecord
+        The model that was sent, whole.
+    notes : dict
+        For what is worth a column of the round: numbers and words, by name.
     """
 
     round: int
@@ -134,6 +149,9 @@ class View:
     columns: dict[str, slice]
     seed: int
     memory: Memory
+    clean: NDArray[np.float64] | None = None
+    sent: ArrayRecord = field(default_factory=ArrayRecord)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def known(self) -> NDArray[np.float64]:
@@ -182,6 +200,11 @@ class Attack:
     def knowledge(self) -> str:
         """Whose updates `collude` sees: an attacker's own."""
         return "own"
+
+    @property
+    def compares(self) -> bool:
+        """Whether attackers who collude train on their clean data as well, for `View.clean`."""
+        return False
 
     @property
     def goal(self) -> Goal | None:

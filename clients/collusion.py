@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
@@ -10,11 +11,11 @@ from flwr.serverapp import Grid
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .arrays import decoded, encode
+from .arrays import Arrays, decoded, encode
 from .attacker import Attack, Memory, Update, View, knowledge
 from .grids import GridProxy
 from .honest import server_round
-from .memory import give_attack_memory, take_attack_memory
+from .memory import CLEAN, give_attack_memory, take_attack_memory
 from .updates import centers
 
 SHARED = "colluders"
@@ -30,6 +31,7 @@ class _Batch:
     missing: set[str] = field(default_factory=set)
     own: dict[int, Message] = field(default_factory=dict)
     honest: dict[int, Message] = field(default_factory=dict)
+    clean: dict[int, Arrays] = field(default_factory=dict)
 
 
 class Colluders(GridProxy):
@@ -65,6 +67,8 @@ class Colluders(GridProxy):
     memory : dict of str to array
         Of attackers (``"3/trigger"``, by the client's number) and of all of them together
         (``"colluders/history"``). To resume, give it back before the next round.
+    notes : dict
+        What the attack says of the round, by name.
 
     Examples
     --------
@@ -86,6 +90,7 @@ class Colluders(GridProxy):
         self.attack = attack
         self.knowledge = knowledge(attack)
         self.memory: Memory = {}
+        self.notes: dict[str, Any] = {}
         self._attacks = who if callable(who) else who.__contains__
         self._number = number or (lambda node: node)
         self._seed = seed
@@ -145,6 +150,8 @@ class Colluders(GridProxy):
     def _begin(self, messages: list[Message]) -> _Batch | None:
         """Look at the messages of a round, and send the attackers their memory."""
         train = [message for message in messages if _is_train(message)]
+        if train:
+            self.notes = {}
         theirs = [message for message in train if self._attacks(message.metadata.dst_node_id)]
         if not theirs:
             return None
@@ -165,6 +172,8 @@ class Colluders(GridProxy):
             return False
         for name, array in (take_attack_memory(reply) or {}).items():
             self.memory[f"{number}/{name}"] = array
+        if clean := take_attack_memory(reply, CLEAN):
+            batch.clean[number] = clean
         if not self._hooks:
             return False
         batch.own[number] = reply
@@ -199,16 +208,21 @@ class Colluders(GridProxy):
         columns, end = {}, 0
         for name, array in start.items():
             columns[name] = slice(end, end := end + array.size)
-        others = [reply for reply in honest if _fits(reply, start)]
+        own = [decoded(_model(reply)) for reply in alike]
+        others = [decoded(_model(reply)) for reply in honest if _fits(reply, start)]
+        numbers = [self._number(reply.metadata.src_node_id) for reply in alike]
+        clean = [batch.clean[number] for number in numbers if number in batch.clean]
         view = View(
             round=batch.round,
             center=_row(start, columns),
-            own=_updates(alike, start, columns),
+            own=_updates(own, start, columns),
             honest=_updates(others, start, columns) if self.knowledge == "all" else None,
             asked=batch.asked,
             columns=columns,
             seed=self._seed,
             memory=self.memory_of(SHARED),
+            clean=_updates(clean, start, columns) if len(clean) == len(own) else None,
+            sent=batch.sent,
         )
         trained = view.own
         for collude in self._hooks:
@@ -219,7 +233,9 @@ class Colluders(GridProxy):
                     f"{trained.shape}, an update for each attacker"
                 )
             view = replace(view, own=sent)
-        self.memory |= {f"{SHARED}/{name}": array for name, array in view.memory.items()}
+        rest = {k: v for k, v in self.memory.items() if not k.startswith(f"{SHARED}/")}
+        self.memory = rest | {f"{SHARED}/{name}": array for name, array in view.memory.items()}
+        self.notes |= view.notes
         for reply, row, before in zip(alike, view.own, trained, strict=True):
             if not np.array_equal(row, before):  # else to the bit as it was sent
                 record = ArrayRecord(dict(_model(reply)))
@@ -254,12 +270,9 @@ def _row(arrays: Update, columns: dict[str, slice]) -> NDArray[np.float64]:
     return np.concatenate([arrays[name].ravel() for name in columns])
 
 
-def _updates(
-    replies: list[Message], start: Update, columns: dict[str, slice]
-) -> NDArray[np.float64]:
-    rows = np.empty((len(replies), sum(array.size for array in start.values())))
-    for row, reply in zip(rows, replies, strict=True):
-        trained = decoded(_model(reply))
+def _updates(models: list[Arrays], start: Update, columns: dict[str, slice]) -> NDArray[np.float64]:
+    rows = np.empty((len(models), sum(array.size for array in start.values())))
+    for row, trained in zip(rows, models, strict=True):
         for name, place in columns.items():
             row[place] = (trained[name] - start[name]).ravel()
     return rows

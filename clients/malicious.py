@@ -7,8 +7,8 @@ from flwr.app import ArrayRecord, Context, Message
 from torch import Tensor, nn
 
 from .attacker import Attack, Seat
-from .honest import HonestClient, server_round
-from .memory import is_asked, keep, recall
+from .honest import HonestClient, first_arrays, server_round
+from .memory import give_clean, is_asked, keep, recall
 from .training import Named
 from .updates import crafted
 
@@ -24,8 +24,13 @@ class MaliciousClient(HonestClient):
         What it does.
     rank, attackers : int
         Its place among the P attackers, 0 to P - 1, and P.
+    clients_per_attacker : float, optional
+        As for `Seat`.
     spare : callable of (class number), optional
         Samples of a class ``(m, ...)`` that nobody else holds.
+    twin : HonestClient, optional
+        What the client would be without the attack, for an attack that `compares`. None: one with
+        the same training.
     **training
         Arguments of `HonestClient`.
 
@@ -44,7 +49,9 @@ class MaliciousClient(HonestClient):
         attack: Attack,
         rank: int = 0,
         attackers: int = 1,
+        clients_per_attacker: float | None = None,
         spare: Callable[[int], Tensor] | None = None,
+        twin: HonestClient | None = None,
         **training: Any,
     ) -> None:
         super().__init__(model, images, labels, **training)
@@ -53,10 +60,14 @@ class MaliciousClient(HonestClient):
             client=self.partition,
             rank=rank,
             attackers=attackers,
+            clients_per_attacker=clients_per_attacker,
             seed=self.seed,
             spare=spare,
             model=self.model,
         )
+        self._twin: HonestClient | None = None
+        if any(layer.compares for layer in attack.layers()):
+            self._twin = twin or HonestClient(model, images, labels, **training)
         self._own: tuple[Tensor, Tensor] | None = None
         if any(layer.each_round for layer in attack.layers()):
             self._own = self.images, self.labels
@@ -66,12 +77,17 @@ class MaliciousClient(HonestClient):
     def train(self, message: Message, context: Context) -> Message:
         """Answer a train message with the model that the attack sends.
 
-        If the message has a record ``attack-memory``, so has the reply, with the seat's memory.
+        If the message has a record ``attack-memory``, so has the reply, with the seat's memory;
+        and ``attack-clean``, with the model of the client's clean data, if the attack `compares`.
         """
+        asked = is_asked(message)
+        clean = self._twin.train(message, context) if self._twin and asked else None
         self.seat.round = server_round(message)
         self.seat.memory, self.seat.scratch = recall(message, context), {}
         reply = super().train(message, context)
-        keep(self.seat.memory, context, reply, asked=is_asked(message))
+        keep(self.seat.memory, context, reply, asked=asked)
+        if clean is not None:
+            give_clean(reply, first_arrays(clean))
         return reply
 
     def load(self, received: ArrayRecord) -> Named:

@@ -12,6 +12,9 @@ from .attacker import Memory
 ATTACK_MEMORY = "attack-memory"
 """Name of the record in a context, a message and a reply."""
 
+CLEAN = "attack-clean"
+"""Name of the record in a reply: the model that the attacker's clean data make."""
+
 
 def recall(message: Message, context: Context) -> Memory:
     """Return the memory that a message gives an attacker, or else the one in its context."""
@@ -42,11 +45,19 @@ def give_attack_memory(message: Message, memory: Memory) -> None:
     message.content = content
 
 
-def take_attack_memory(reply: Message) -> Memory | None:
-    """Take an attacker's memory out of its reply, before a strategy sees it; None without."""
-    if not reply.has_content() or ATTACK_MEMORY not in reply.content:
+def give_clean(reply: Message, model: ArrayRecord) -> None:
+    """Send with an attacker's reply what its clean data make of the model."""
+    reply.content[CLEAN] = _packed(decoded(model))
+
+
+def take_attack_memory(reply: Message, name: str = ATTACK_MEMORY) -> Memory | None:
+    """Take an attacker's memory out of its reply, before a strategy sees it; None without.
+
+    With the name `CLEAN` the model that `give_clean` sent.
+    """
+    if not reply.has_content() or name not in reply.content:
         return None
-    record = reply.content.pop(ATTACK_MEMORY)
+    record = reply.content.pop(name)
     return _unpacked(record) if isinstance(record, ConfigRecord) else None
 
 

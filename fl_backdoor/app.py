@@ -5,7 +5,6 @@ Server and clients compose the same configuration, each from its own copy of the
 
 import logging
 import shlex
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,12 +13,9 @@ from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf import open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from .config import check_groups, conf_directory, load, one_line, short
+from .compose import check_keys, new_directory, setting
+from .config import one_line
 from .errors import UserError
 from .federation.engines import error_reply
 from .federation.grids import PromptGrid
@@ -82,29 +78,12 @@ def compose_config(experiment: str, overrides: str) -> CommonConfig:
         parts = shlex.split(overrides)
     except ValueError as error:
         raise UserError(f"overrides={overrides}: {one_line(error)}") from error
-    for part in parts:
-        if part.lstrip("+~").startswith("hydra"):
-            raise UserError(f"overrides={part}: allowed are keys of experiments; see output")
-    if experiment:
-        parts.insert(0, f"+experiment={experiment}")
-    check_groups(parts)
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_directory())):
-            config = compose("config", parts, return_hydra_config=True)
-            params = config.hydra.sweeper.params or {}
-            given = {part.lstrip("+~").partition("=")[0] for part in parts}
-            swept = {str(key): value for key, value in params.items() if key not in given}
-            if swept:
-                values = "; ".join(f"{key}={value}" for key, value in swept.items())
-                raise UserError(
-                    f"experiment={experiment}: a sweep, and a Flower app runs one setting of it; "
-                    f"choose one of each in overrides: {values}"
-                )
-            with open_dict(config):
-                del config["hydra"]
-            return load(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(one_line(error)) from error
+    check_keys(parts)
+    return setting(
+        experiment,
+        parts,
+        "and a Flower app runs one setting of it; choose one of each in overrides",
+    )
 
 
 def run_directory(output: str, name: str) -> Path:
@@ -112,8 +91,7 @@ def run_directory(output: str, name: str) -> Path:
 
     Both are relative to where the process was started, which is where the SuperLink was.
     """
-    new = Path("outputs", short(name), f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-    return Path(output or new).resolve()
+    return Path(output or new_directory("outputs", name)).resolve()
 
 
 def _named(run_config: UserConfig) -> tuple[str, str]:

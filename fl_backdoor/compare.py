@@ -6,10 +6,9 @@ varies, the attack success rate is drawn over it (Figs. 4 and 8 of Cao et al. 20
 are drawn over their epochs (Figs. 4 to 7 of Liu, Yi, Chen 2020). A sweep ends with this comparison.
 """
 
-import argparse
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from strategies.checks import line as short_line
 
+from .arguments import Parser
 from .config import fail
 from .errors import UserError
 from .measure.caveats import caveats
@@ -46,15 +46,15 @@ def grouped(runs: pd.DataFrame) -> pd.DataFrame:
     return result.iloc[sorted(range(len(result)), key=lambda i: _numerically(result.index[i]))]
 
 
-def as_csv(runs: pd.DataFrame) -> str:
-    """Write the comparison as CSV: the keys in full, seeds, mean and deviation of each measure."""
+def as_frame(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each setting: the keys in full, seeds, each measure's mean and deviation."""
     groups = grouped(runs)
     names = [f"{name}_{how}" if how else name.replace(" ", "_") for name, how in groups.columns]
     out = groups.set_axis(names, axis=1).dropna(axis=1, how="all").reset_index()
     for key, same in differing(runs).items():
         for number, other in enumerate(same, start=out.columns.get_loc(key) + 1):
             out.insert(number, other, out[key])
-    return str(out.to_csv(index=False))
+    return out
 
 
 def tables(groups: pd.DataFrame, console: Console) -> list[Table]:
@@ -187,29 +187,9 @@ def show(folders: list[Path], console: Console) -> None:
         If a folder has no ended run, a run cannot be read, or a figure cannot be made of it; a
         figure is made after everything else has been printed.
     """
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-    paths, unfinished = find(folders)
-    ended = [Run.read(path) for path in paths]
-    every = frame(ended)
-    runs = distinct(every)
-    groups = grouped(runs)
-    for part in tables(groups, console):
-        console.print(part)
-    for key, same in differing(runs).items():
-        if same:
-            say(f"As {key}: {', '.join(same)}")
-    again = len(every) - len(runs)
-    if again:
-        say(f"{counted(again, 'run')} left out: of the same setting and seed as another")
-    for path, reason in failed(folders):
-        say(f"{path} {EARLY}: {reason}")
-    if unfinished:
-        are = "run is" if len(unfinished) == 1 else "runs are"
-        say(f"{len(unfinished)} {are} unfinished: {' '.join(map(str, unfinished))}")
-    counting = set(runs[RUN])
-    lines = caveats([run for run in ended if run.name in counting])
-    for text in ["What this does not show:"] * bool(lines) + lines:
-        console.print(text)
+    paths, notes = ended(folders)
+    runs, groups = tell([Run.read(path) for path in paths], notes, console)
+    say = _sayer(console)
     if POISONED in groups.index.names:
         figure = folders[0] / "attack_success.png"
         draw_poisoned(groups, figure)
@@ -220,10 +200,60 @@ def show(folders: list[Path], console: Console) -> None:
         say(f"Figure: {figure}")
 
 
+def ended(folders: list[Path]) -> tuple[list[Path], list[str]]:
+    """Return the runs in and below some folders that have ended, and a line on each other one.
+
+    Raises
+    ------
+    UserError
+        If a folder has no ended run.
+    """
+    paths, unfinished = find(folders)
+    notes = [f"{path} {EARLY}: {reason}" for path, reason in failed(folders)]
+    if unfinished:
+        are = "run is" if len(unfinished) == 1 else "runs are"
+        notes.append(f"{len(unfinished)} {are} unfinished: {' '.join(map(str, unfinished))}")
+    return paths, notes
+
+
+def tell(
+    every: Sequence[Run], notes: Sequence[str], console: Console
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Print the comparison of some runs, notes on them, and what it does not show.
+
+    Returns
+    -------
+    runs, groups : DataFrame
+        A row for each run that counts, and for each setting.
+    """
+    say = _sayer(console)
+    runs = distinct(frame(every))
+    groups = grouped(runs)
+    for part in tables(groups, console):
+        console.print(part)
+    for key, same in differing(runs).items():
+        if same:
+            say(f"As {key}: {', '.join(same)}")
+    again = len(every) - len(runs)
+    if again:
+        say(f"{counted(again, 'run')} left out: of the same setting and seed as another")
+    for note in notes:
+        say(note)
+    counting = set(runs[RUN])
+    lines = caveats([run for run in every if run.name in counting])
+    for text in ["What this does not show:"] * bool(lines) + lines:
+        console.print(text)
+    return runs, groups
+
+
+def _sayer(console: Console) -> Callable[[str], None]:
+    return partial(console.print, markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Compare from the command line; bad input is one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m fl_backdoor.compare", description=__doc__)
-    parser.add_argument("folders", nargs="+", help="run or sweep directories")
+    parser = Parser("compare", __doc__, "multirun/2026-11-26_16-13-26")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="of a run or a sweep")
     parser.add_argument("--csv", action="store_true", help="print the table as CSV, draw nothing")
     arguments = parser.parse_args()
     folders = arguments.folders
@@ -233,7 +263,7 @@ def main() -> None:
             raise UserError("'': not the name of a run or sweep directory")
         paths = [Path(folder) for folder in folders]
         if arguments.csv:
-            print(as_csv(distinct(collect(find(paths)[0]))), end="")
+            print(as_frame(distinct(collect(find(paths)[0]))).to_csv(index=False), end="")
         else:
             show(paths, console)
     except UserError as error:

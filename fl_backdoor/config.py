@@ -4,18 +4,19 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
+from .nearest import nearest, unknown_choice, unknown_key
 from .schema import CommonConfig, check_bounds
 
 LONGEST = 200
@@ -74,6 +75,12 @@ def unless(*others: Any) -> Any:
     return None if given else others[-1]
 
 
+def of(value: Any, among: Sequence[Any], then: Any, otherwise: Any = None) -> Any:
+    """Return a default that a key has where another is one of some values."""
+    return then if value in among else otherwise
+
+
+OmegaConf.register_new_resolver("of", of, replace=True)
 OmegaConf.register_new_resolver("short", short, replace=True)
 OmegaConf.register_new_resolver("asked", asked, replace=True)
 OmegaConf.register_new_resolver("attackers", attackers, replace=True)
@@ -88,6 +95,11 @@ def conf_directory() -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
+
+
+def groups() -> list[str]:
+    """Return the names of the config groups."""
+    return sorted(path.name for path in conf_directory().iterdir() if path.is_dir())
 
 
 def check_groups(overrides: list[str]) -> None:
@@ -150,7 +162,8 @@ def restored(schema: type[SomeConfig], text: str, dataset: str) -> SomeConfig:
 def _check_keys(prefix: str, given: DictConfig, schema: Any) -> None:
     known = {field.name: field.type for field in fields(schema)}
     for key in sorted(map(str, given.keys() - known.keys())):
-        raise UserError(f"{prefix}{key}: unknown key; allowed are {', '.join(sorted(known))}")
+        allowed = f"{', '.join(sorted(known))}{nearest(key, known)}"
+        raise UserError(f"{prefix}{key}: unknown key; allowed are {allowed}")
     for key, kind in known.items():
         if key not in given or OmegaConf.is_missing(given, key):
             raise UserError(f"{prefix}{key}: not given, and has no default")
@@ -232,9 +245,13 @@ def one_line(error: BaseException) -> str:
     """Return the innermost cause of an error as one line of text."""
     while isinstance(error, HydraException) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, ConfigKeyError) and is_dataclass(error.object_type):
-        allowed = ", ".join(sorted(field.name for field in fields(error.object_type)))
-        return f"{error.full_key}: unknown key; allowed are {allowed}"
+    told = ""
+    if isinstance(error, MissingConfigException):
+        told = unknown_choice(error)
+    elif isinstance(error, OmegaConfBaseException):
+        told = unknown_key(error, groups())
+    if told:
+        return told
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     noise = ("object_type=", "full_key:", "reference_type=", "Set the environment variable")
     lines = [line for line in lines if not line.startswith(noise)]

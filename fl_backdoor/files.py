@@ -10,6 +10,8 @@ from typing import Any
 
 from .errors import UserError
 
+PathLike = str | os.PathLike[str]
+"""What names a file or folder."""
 Row = dict[str, Any]
 """What is kept of one round or epoch."""
 Summary = dict[str, Any]
@@ -20,7 +22,7 @@ COMMAND = "command.json"
 CONFIG, METRICS = "config.json", "metrics.jsonl"
 MODEL, SUMMARY = "model.safetensors", "summary.json"
 DISTANCES = "distances.npy"
-UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root")
+UNCOMPARED = ("resume", "engine", "round_timeout", "dataset.root", "tracker")
 """Keys, or how they begin, that do not change a result: they may differ when a run is resumed."""
 FORMAT = 1
 """Of the files of a run, said by its summary; a newer one is not read."""
@@ -30,6 +32,11 @@ MEMORY = "strategy-{}.safetensors"
 """What changed, in the round of this number, of what a strategy remembers."""
 ERROR = "error.txt"
 """Why a run of a sweep ended early, in one line."""
+
+
+def as_paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
+    """Return one path or several as a list."""
+    return [Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
 
 
 def write(path: Path, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Run a paper's whole grid over the cores, and report it: ``python -m fl_backdoor.reproduce``."""
+"""Run a whole grid over the cores, and report it: ``python -m fl_backdoor.reproduce``."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from .arguments import Parser
 from .config import fail
 from .errors import UserError
 from .papers.grids import PLANS
@@ -41,10 +42,15 @@ def reproduce(plan: Plan, arguments: argparse.Namespace, console: Console) -> li
 
 def main() -> None:
     """Reproduce from the command line; bad input is one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m fl_backdoor.reproduce", description=__doc__)
-    parser.add_argument("plan", choices=sorted(PLANS), help="whose grid")
+    parser = Parser("reproduce", __doc__, "cao2019 --quick")
+    parser.add_argument("plan", choices=sorted(PLANS), help="whose grid: %(choices)s")
     parser.add_argument("--quick", action="store_true", help="minutes, on stand-in data")
-    parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds 0 to N - 1")
+    parser.add_argument(
+        "--seeds",
+        type=_positive,
+        metavar="N",
+        help="0 to N - 1 (default: as the paper)",
+    )
     parser.add_argument("--jobs", type=_positive, metavar="J", help="processes (default: cores)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: reproduction/PLAN")
     arguments = parser.parse_args()
@@ -100,9 +106,11 @@ def _report(plan: Plan, out: Path, console: Console, *, quick: bool) -> None:
 
     say = partial(console.print, soft_wrap=True)
     write_report([out / "runs"], out / "report", say)
+    if plan.name not in PAPERS:
+        return
     if quick:
         say("Stand-in data show nothing of the paper: no verdicts.")
-    elif plan.name in PAPERS:
+    else:
         claims = out / "claims.md"
         claims.write_text("\n\n".join(parts(plan.name, tidy([out / "runs"])).values()) + "\n")
         say(f"What of the paper they show: {claims}")

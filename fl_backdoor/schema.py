@@ -7,6 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from .errors import UserError
+from .nearest import nearest
 
 MAX_SEED: Final = 2**63 - 1
 """The largest that torch takes."""
@@ -45,7 +46,8 @@ def check_bounds(config: Any, prefix: str = "") -> None:
             allowed = _refused(value, **part.metadata)
             if allowed:
                 null = ", or null" if type(None) in get_args(part.type) else ""
-                raise UserError(f"{prefix}{part.name}={value}: allowed {allowed}{null}")
+                near = nearest(str(value), part.metadata.get("choices", ()))
+                raise UserError(f"{prefix}{part.name}={value}: allowed {allowed}{null}{near}")
 
 
 def _refused(
@@ -71,6 +73,21 @@ def _refused(
     return ""
 
 
+def in_words(
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> str:
+    """Say what the bounds of a field allow."""
+    if choices:
+        return ", ".join(choices)
+    limits = {"from {}": least, "to {}": most, "more than {}": above, "less than {}": below}
+    return " ".join(text.format(limit) for text, limit in limits.items() if limit is not None)
+
+
 @dataclass
 class EngineConfig:
     """See ``conf/engine/ray.yaml``."""
@@ -93,6 +110,7 @@ class CommonConfig:
     resume: bool = MISSING
     dataset: Any = MISSING
     attack: Any = MISSING
+    tracker: Any = MISSING
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def check(self) -> None:

@@ -4,6 +4,8 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ class Screen(Console):
     def __init__(self) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
-        super().__init__(markup=False, emoji=False)
+        # In a notebook, which passes for a terminal with colors, lines are text: one output grows.
+        super().__init__(
+            markup=False, emoji=False, force_jupyter=False, force_terminal=sys.stdout.isatty()
+        )
         if not self.is_terminal:
             self.width = WIDE
 
@@ -48,6 +53,20 @@ def show_warnings(console: Console) -> None:
     logger = logging.getLogger("flwr")
     logger.handlers = [handler]
     logger.propagate = False
+
+
+@contextmanager
+def warnings_shown(console: Console) -> Iterator[None]:
+    """Show warnings as `show_warnings` does, for a while: the logger is given back as it was."""
+    import flwr.supercore  # noqa: F401  (before its handler is noted)
+
+    logger = logging.getLogger("flwr")
+    handlers, propagate = logger.handlers[:], logger.propagate
+    show_warnings(console)
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate = handlers, propagate
 
 
 def counted(number: int, what: str) -> str:

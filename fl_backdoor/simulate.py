@@ -3,32 +3,41 @@
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from string import Template
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from .compose import quoted
 from .config import check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
-from .files import COMMAND, CONFIG, ERROR, TWIN, keep_command
+from .files import COMMAND, CONFIG, ERROR, TWIN, Summary, keep_command
+from .help import help_text
 from .schema import CommonConfig
 from .screen import Screen, show_warnings
 from .sweep import Sweep
 
+OBJECTIVES = ("main_accuracy", "attack_success_rate")
+
 
 @hydra.main(version_base="1.3", config_path=str(conf_directory()), config_name="config")
-def simulate(config: DictConfig) -> None:
-    """Run the experiment that Hydra composed."""
+def simulate(config: DictConfig) -> tuple[float, ...] | None:
+    """Run the experiment that Hydra composed.
+
+    Returns
+    -------
+    tuple of float
+        Main accuracy and attack success rate, 0 to 1, for sweepers that optimize; 0 where there
+        is none, as at chance. None if an error ended a run of a sweep.
+    """
     console = Screen()
     show_warnings(console)
     settings = HydraConfig.get()
@@ -37,7 +46,8 @@ def simulate(config: DictConfig) -> None:
     try:
         loaded = load(config)
         keep_command(path, _arguments())  # Hydra would write it anew at every start
-        _run(loaded, path, console, prefix)
+        summary = _run(loaded, path, console, prefix)
+        return tuple(summary.get(name) or 0.0 for name in OBJECTIVES)
     except KeyboardInterrupt:  # Hydra forgets its settings on the way out
         if sweep or not (path / CONFIG).exists():
             raise
@@ -54,9 +64,10 @@ def simulate(config: DictConfig) -> None:
         print(f"{prefix}error: {one_line(error)}", file=sys.stderr)
         with suppress(OSError):
             (path / ERROR).write_text(one_line(error) + "\n")
+        return None
 
 
-def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> None:
+def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> Summary:
     # Seconds of imports, which neither --help nor a slip in the command should wait for.
     import torch
 
@@ -65,7 +76,7 @@ def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> None
 
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     last = config.engine.kind == "ray" and not prefix  # of a sweep, other runs follow
-    run(config, path, (LastDisplay if last else Display)(console, prefix))
+    return run(config, path, (LastDisplay if last else Display)(console, prefix))
 
 
 def main() -> None:
@@ -77,9 +88,9 @@ def main() -> None:
     try:
         sys.argv[1:] = _resumed(arguments)
         check_groups(sys.argv[1:])
-        flags = [part for part in sys.argv[1:] if part.startswith("-")]
-        if flags in (["--help"], ["-h"]):
-            print(_help([part for part in sys.argv[1:] if part not in flags]))
+        flags = {part for part in sys.argv[1:] if part.startswith("-")}
+        if flags & {"--help", "-h"}:
+            print(help_text([part for part in sys.argv[1:] if part not in flags], *_commands()))
         else:
             simulate()
     except BrokenPipeError:  # --help | head
@@ -92,28 +103,12 @@ def main() -> None:
         if interrupt.args:
             how = f"; go on from the last round with {interrupt}"
         elif Sweep.directory is not None:
-            again = (f"hydra.sweep.dir={_quoted(Sweep.directory)}", "resume=true")
+            again = (f"hydra.sweep.dir={quoted(Sweep.directory)}", "resume=true")
             how = f"; the sweep goes on with {_command(*arguments, *again)}"
         print(f"interrupted{how}", file=sys.stderr)
         # Nothing is left to save, and what libraries do at exit takes seconds.
         sys.stderr.flush()
         os._exit(130)
-
-
-def _help(overrides: list[str]) -> str:
-    """Return what Hydra's --help prints, which it takes seconds to find the groups for."""
-    folder = conf_directory()
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(folder)):
-        config = hydra.compose("config", overrides, return_hydra_config=True)
-    template = Template(config.hydra.help.template)
-    with open_dict(config):
-        del config["hydra"]
-    groups = [
-        f"{group.name}: {', '.join(sorted(path.stem for path in group.glob('*.yaml')))}\n"
-        for group in sorted(folder.iterdir())
-        if group.is_dir()
-    ]
-    return template.substitute(APP_CONFIG_GROUPS="".join(groups), CONFIG=OmegaConf.to_yaml(config))
 
 
 def _arguments() -> list[str]:
@@ -158,7 +153,7 @@ def _resumed(arguments: list[str]) -> list[str]:
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{command}: cannot be used ({one_line(error)})") from error
     settings = {
-        "hydra.run.dir": _quoted(str(directory)),
+        "hydra.run.dir": quoted(str(directory)),
         "hydra.mode": "RUN",  # an experiment may be a sweep, of which this is one run
         "resume": "true",
     }
@@ -176,16 +171,15 @@ def _unresumable(directory: Path) -> str:
     return "no run has begun there; start it without --resume"
 
 
-def _quoted(text: str) -> str:
-    """Quote a value for Hydra if need be; backslashes are text to it unless a quote follows."""
-    if re.fullmatch(r"[A-Za-z0-9_./-]*/[A-Za-z0-9_./-]*", text):
-        return text
-    text = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
-    return f"'{text}'"
-
-
 def _command(*arguments: str) -> str:
-    return f"python -m fl_backdoor.simulate {shlex.join(arguments)}"
+    return f"{_commands()[0]} {shlex.join(arguments)}"
+
+
+def _commands() -> tuple[str, str]:
+    """Return how a run and a sweep are started: as this process was."""
+    if sys.argv[0].startswith("fl-backdoor"):
+        return "fl-backdoor simulate", "fl-backdoor sweep"
+    return "python -m fl_backdoor.simulate", "python -m fl_backdoor.simulate -m"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Server side: aggregation rules and defenses as Flower strategies.
 
-Each works alone in any Flower ``ServerApp``. This folder needs flwr, numpy, scipy and networkx
-only, with scikit-learn for the rules that say so, and can be copied into an existing Flower app as
-it is, under any name.
+Each works alone in any Flower ``ServerApp``. This folder needs flwr, numpy and scipy only, with
+scikit-learn for the rules that say so and networkx for `agreement_graph`, and can be copied into an
+existing Flower app as it is, under any name.
 """
 
 from .flower import Screened
 from .graph.agreement import agreement_graph
+from .record import RoundRecord
+from .rehearsal import Rehearsal
 from .robust import Robust
 from .round import Outcome, Round
 from .rules.adaptive_clipping import AdaptiveClipping
@@ -68,9 +70,11 @@ __all__ = [
     "NearestNeighborMixing",
     "NormClipping",
     "Outcome",
+    "Rehearsal",
     "Robust",
     "RobustLearningRate",
     "Round",
+    "RoundRecord",
     "Screened",
     "SignGuard",
     "Sniper",

@@ -1,6 +1,7 @@
 """Checks of settings, and of what others wrote."""
 
 import math
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import TypeGuard
 
@@ -94,3 +95,15 @@ def line(what: object) -> str:
     """Return what somebody else wrote as one short line."""
     short = " ".join(str(what).split())[-200:]
     return "".join(c if c.isprintable() else "?" for c in short)  # no terminal's commands
+
+
+def check_installed(rule: str, module: str, package: str) -> None:
+    """Refuse to make a rule that could not act.
+
+    Raises
+    ------
+    ImportError
+        If a module is missing, naming the package that has it.
+    """
+    if find_spec(module) is None:
+        raise ImportError(f"{rule} needs {package}: pip install {package}")

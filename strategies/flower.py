@@ -15,6 +15,7 @@ from .robust import Robust
 from .round import Outcome, Round
 from .snapshot import restore, snapshot
 from .vectors import decode, decoded, to_array
+from .watch import OnRound
 
 MEMORY = "flower/"
 
@@ -38,7 +39,7 @@ class Screened(Robust):
         Any Flower strategy, for instance ``Krum(num_malicious_nodes=3)`` or another defense.
     weighted : bool (default: False)
         Let the wrapped strategy weight by the reported number of examples.
-    statistics : sequence of str
+    statistics, on_round
         As for `Robust`.
 
     Raises
@@ -50,12 +51,24 @@ class Screened(Robust):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
-        self, strategy: Strategy, *, weighted: bool = False, statistics: Iterable[str] = ()
+        self,
+        strategy: Strategy,
+        *,
+        weighted: bool = False,
+        statistics: Iterable[str] = (),
+        on_round: OnRound | Iterable[OnRound] = (),
     ) -> None:
         if not isinstance(strategy, Strategy):
             raise ValueError(f"strategy = {strategy!r} must be a flwr.serverapp.strategy.Strategy")
-        super().__init__(weighted=weighted, statistics=statistics, flower=strategy)
+        super().__init__(
+            weighted=weighted, statistics=statistics, on_round=on_round, flower=strategy
+        )
         self.strategy = strategy
+        inner: object = strategy
+        while isinstance(inner, Strategy):  # one of ours may be inside one of Flower's
+            if isinstance(inner, Robust):
+                self.watch.take_over(inner.watch)
+            inner = vars(inner).get("strategy")
 
     def summary(self) -> None:
         """Log the settings of the wrapper, then of the wrapped strategy."""
@@ -64,11 +77,14 @@ class Screened(Robust):
 
     def remember(self) -> dict[str, NDArray[Any]]:
         """Return the state of the strategy."""
-        return {MEMORY + key: value for key, value in snapshot(self.strategy).items()}
+        inside = {MEMORY + key: value for key, value in snapshot(self.strategy).items()}
+        return super().remember() | inside
 
     def remind(self, memory: dict[str, NDArray[Any]]) -> None:
         """Take up what `remember` returned."""
-        restore(self.strategy, {k.removeprefix(MEMORY): value for k, value in memory.items()})
+        inside = {key: value for key, value in memory.items() if key.startswith(MEMORY)}
+        super().remind({key: value for key, value in memory.items() if key not in inside})
+        restore(self.strategy, {k.removeprefix(MEMORY): value for k, value in inside.items()})
 
     @property
     def reads_messages(self) -> bool:

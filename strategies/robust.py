@@ -13,10 +13,11 @@ from flwr.supercore import log
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import check_bool
-from .replies import Reply, Screening, metrics_of, screen, screen_metrics, with_one_vote
+from .record import record, seen, told
+from .replies import Reply, metrics_of, screen, screen_metrics, with_one_vote
 from .round import Outcome, Round, whole_model
 from .stand_in import StandIn
-from .vectors import Layout, decoded
+from .watch import SAID, OnRound, Watch, warn_of_lookalikes
 
 Observer = Callable[[Round], None]
 
@@ -39,6 +40,9 @@ class Robust(StandIn):
         Names, or patterns of names, of arrays that are no parameters: moving averages that Keras
         or JAX keep. PyTorch's are known. They are averaged, and never clipped, noised or counted
         in a norm or a distance.
+    on_round : callable or sequence of callable
+        Called with the `RoundRecord` of each aggregated round; those of ``strategies.callbacks``
+        write it to files and trackers. What they raise ends no training.
     **fedavg_arguments
         Arguments of ``flwr.serverapp.strategy.FedAvg``, which samples the nodes and averages the
         metrics.
@@ -51,6 +55,8 @@ class Robust(StandIn):
     rounds : dict of int to dict
         Of each round the node ids of its rows (``nodes``), those ``kept_nodes``,
         ``dropped_nodes`` and ``invalid_nodes``, and the rule's notes.
+    watch : Watch
+        Logs a line a round, warns, and has the last records.
     observers : list of callable
         Called with each `Round` before the rule sees it.
     client_of : callable
@@ -89,6 +95,7 @@ class Robust(StandIn):
         *,
         weighted: bool = False,
         statistics: Iterable[str] = (),
+        on_round: OnRound | Iterable[OnRound] = (),
         flower: Strategy | None = None,
         **fedavg_arguments: Any,
     ) -> None:
@@ -97,6 +104,7 @@ class Robust(StandIn):
         self.statistics = (statistics,) if isinstance(statistics, str) else tuple(statistics)
         self.memory: dict[str, NDArray[Any]] = {}
         self.rounds: dict[int, dict[str, Any]] = {}
+        self.watch = Watch(on_round)
         self.observers: list[Observer] = []
         self.client_of: Callable[[int], int] = int
         self.run_model: Callable[[ArrayRecord, Any], ArrayLike] | None = None
@@ -127,11 +135,12 @@ class Robust(StandIn):
 
     def remember(self) -> dict[str, NDArray[Any]]:
         """Return all that a resumed run must get back, by key."""
-        return dict(self.memory)
+        return self.memory | self.watch.remember()
 
     def remind(self, memory: dict[str, NDArray[Any]]) -> None:
         """Take up what `remember` returned."""
-        self.memory = dict(memory)
+        self.watch.remind(memory)
+        self.memory = {key: value for key, value in memory.items() if key != SAID}
 
     @property
     def weighted_by_key(self) -> str:
@@ -145,7 +154,10 @@ class Robust(StandIn):
 
     def start(self, *arguments: Any, **options: Any) -> Result:
         """Run the rounds; a run in which no reply was ever valid is no success."""
-        result = super().start(*arguments, **options)
+        try:
+            result = super().start(*arguments, **options)
+        finally:
+            self.watch.close()
         if self.rounds and not any(report["nodes"] for report in self.rounds.values()):
             raise RuntimeError(f"{type(self).__name__}: no reply of any round was valid")
         return result
@@ -157,7 +169,7 @@ class Robust(StandIn):
         if not self.wrapped:  # or else the one around has what is needed
             self.check_needs()
         if server_round == 1 and not self.wrapped and "parameters" in self.all_needs():
-            self._warn_of_statistics(arrays)
+            warn_of_lookalikes(type(self).__name__, arrays, self.statistics)
         messages = list(self._configure_train(server_round, arrays, config, grid))
         self._sent = arrays
         self._asked = len(messages)
@@ -197,15 +209,19 @@ class Robust(StandIn):
             raise ValueError(f"{type(self).__name__} cannot average: {screening.disagreement}")
         report: dict[str, Any] = {"nodes": [reply.node for reply in screening.valid]}
         self.rounds[server_round] = report
-        arrays, metrics = None, MetricRecord()
+        arrays, metrics, before = None, MetricRecord(), {}
+        asked = max(self._asked, len({reply.metadata.src_node_id for reply in replies}))
         if screening.valid:
-            answered = len({reply.metadata.src_node_id for reply in replies})
-            arrays = self._aggregated(server_round, screening, answered, report, metrics)
-        if arrays is None:
+            round = self._read(server_round, screening.valid, asked)
+            before = seen(round) | {"too_few": self._too_few(len(round))}
+            arrays = self._aggregated(round, report, metrics)
+        if stayed := arrays is None:
             log(WARNING, "Round %d keeps the old global model", server_round)
             arrays = self._sent
         report["invalid_nodes"] = sorted(screening.invalid)
         metrics["invalid"] = len(screening.invalid)
+        number, said = server_round, (report, metrics)
+        self.watch.round(record(number, self, asked, screening, *said, stayed=stayed, **before))
         return arrays, metrics
 
     @property
@@ -243,15 +259,9 @@ class Robust(StandIn):
         return dict(self.train_metrics_aggr_fn(contents, self.weighted_by_key))
 
     def _aggregated(
-        self,
-        number: int,
-        screening: Screening,
-        answered: int,
-        report: dict[str, Any],
-        metrics: MetricRecord,
+        self, round: Round, report: dict[str, Any], metrics: MetricRecord
     ) -> ArrayRecord | None:
-        """Read, aggregate, and fill the report and the metrics; None keeps the global model."""
-        round = self._read(number, screening.valid, max(self._asked, answered))
+        """Aggregate, and fill the report and the metrics; None keeps the global model."""
         for observer in self.observers:
             observer(round)
         outcome = self.aggregate(round)
@@ -262,26 +272,21 @@ class Robust(StandIn):
             if arrays is None:
                 outcome.notes["rule-failed"] = 1
                 log(WARNING, "%s: the aggregate is not finite", type(self).__name__)
-        kept = votes > 0
         if arrays is not None:
-            replies = [round.replies[i].message for i in np.flatnonzero(kept)]
+            replies = [round.replies[i].message for i in np.flatnonzero(votes > 0)]
             metrics.update(self.client_metrics(replies))
-        nodes = np.array(report["nodes"], dtype=object)
-        if outcome.votes is not None:
-            report["votes"] = outcome.votes.tolist()
-            for name, rows in (("kept", kept), ("dropped", ~kept)):
-                report[f"{name}_nodes"] = sorted(nodes[rows].tolist())
-                metrics[name] = int(rows.sum())
-        for name, value in outcome.notes.items():  # they stand above what clients say
-            key = name.replace("-", "_")
-            if not isinstance(value, np.ndarray):
-                metrics[name] = report[key] = value
-            elif value.dtype == np.bool_:
-                report[f"{key}_nodes"] = sorted(nodes[value].tolist())
-                metrics[name] = int(value.sum())
-            else:
-                report[key] = value.tolist()
+        lists, numbers = told(outcome, votes, report["nodes"])
+        report.update(lists)
+        metrics.update(numbers)  # they stand above what clients say
         return arrays
+
+    def _too_few(self, clients: int) -> str:
+        """Return what `check` says of so few clients."""
+        try:
+            self.check(clients)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _read(self, number: int, valid: tuple[Reply, ...], asked: int) -> Round:
         """Lay the models into one matrix, and say whose they are."""
@@ -306,20 +311,6 @@ class Robust(StandIn):
                 f"{type(self).__name__} cannot act on a model without floating-point parameters"
             )
         return round
-
-    def _warn_of_statistics(self, arrays: ArrayRecord) -> None:
-        """Say which arrays may be no parameters, where neither PyTorch nor the app names one."""
-        layout = Layout(arrays, self.statistics)
-        if layout.statistics.start == layout.statistics.stop and (
-            names := layout.lookalikes(decoded(arrays))
-        ):
-            log(
-                WARNING,
-                "%s: %s may be moving averages: name those that are in statistics=, "
-                "or they are judged and changed like parameters",
-                type(self).__name__,
-                ", ".join(f"{name!r:.60}" for name in names[:9]),
-            )
 
     def _configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

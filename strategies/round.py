@@ -54,6 +54,8 @@ class Round:
         The parameters that were sent; 0 where none were.
     statistics : array of shape (n, s)
         The clients' BatchNorm statistics.
+    sent_statistics : array of shape (s,)
+        Those that were sent; 0 where none were.
     """
 
     number: int
@@ -71,6 +73,7 @@ class Round:
     models: NDArray[np.floating] = field(init=False)
     center: NDArray[np.floating] = field(init=False)
     statistics: NDArray[np.floating] = field(init=False)
+    sent_statistics: NDArray[np.floating] = field(init=False)
     layout: Layout = field(init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ class Round:
         center = np.zeros(layout.size, layout.dtype)
         layout.fill(center, decoded(self.sent))
         self.center = center[layout.parameters]
+        self.sent_statistics = center[layout.statistics]
 
     def __len__(self) -> int:
         return len(self.models)

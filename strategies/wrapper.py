@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .flower import Screened
 from .robust import Robust
+from .watch import OnRound
 
 
 class Wrapper(Robust):
@@ -27,15 +28,25 @@ class Wrapper(Robust):
         Weight by the reported number of examples, if the strategy inside does so as well.
     statistics : sequence of str
         As for `Robust`, beside those of the strategy inside.
+    on_round : callable or sequence of callable
+        As for `Robust`, beside those of the strategy inside.
     """
 
     inner: Robust
 
     def __init__(
-        self, strategy: Strategy, *, weighted: bool = False, statistics: Iterable[str] = ()
+        self,
+        strategy: Strategy,
+        *,
+        weighted: bool = False,
+        statistics: Iterable[str] = (),
+        on_round: OnRound | Iterable[OnRound] = (),
     ) -> None:
         inner = strategy if isinstance(strategy, Robust) else Screened(strategy, weighted=weighted)
-        super().__init__(weighted=weighted, statistics=statistics, flower=inner.flower)
+        super().__init__(
+            weighted=weighted, statistics=statistics, on_round=on_round, flower=inner.flower
+        )
+        self.watch.take_over(inner.watch)
         self.strategy = strategy
         self.inner = inner
         inner.wrapped = True

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "strategies": {"flwr", "networkx", "numpy", "scipy", "sklearn"},
+    "strategies.callbacks": {"flwr", "mlflow", "numpy", "torch", "wandb"},
     "strategies.vertical": {"flwr", "numpy", "torch"},
     "clients": {"flwr", "numpy", "torch"},
     "clients.vertical": {"flwr", "numpy", "torch"},

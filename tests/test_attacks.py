@@ -121,14 +121,15 @@ def test_bad_rosters_are_named_in_one_line(options: Any, clients: int, message: 
 @given(samples=st.integers(0, 3000), attackers=st.integers(1, 40))
 def test_shares_sum_to_s_and_differ_by_one_at_most(samples: int, attackers: int) -> None:
     attack = LabelFlipping(source=0, target=1, poisoned_samples=samples, uneven_shares=True)
-    shares = attack.shares(attackers)
-    assert len(shares) == attackers
-    assert sum(shares) == samples
+    seats = [Seat(rank=rank, attackers=attackers) for rank in range(attackers)]
+    parts = [attack.part(samples, seat) for seat in seats]
+    assert [sample for part in parts for sample in part] == list(range(samples))
+    shares = [len(part) for part in parts]
     assert max(shares) - min(shares) <= 1
     assert shares == sorted(shares, reverse=True)
     if samples % attackers == 0:
         even = LabelFlipping(source=0, target=1, poisoned_samples=samples)
-        assert even.shares(attackers) == [samples // attackers] * attackers
+        assert [even.part(samples, seat) for seat in seats] == parts
 
 
 @given(samples=st.integers(0, 30), attackers=st.integers(1, 6))
@@ -186,7 +187,8 @@ def test_replacement_and_max_norm_are_attacks_around() -> None:
     assert build(nested) == ModelReplacement(
         factor=3.0,
         data=NormProjection(
-            max_norm=1, data=LabelFlipping(source=1, target=0, poisoned_samples=300)
+            max_norm=1,
+            data=LabelFlipping(source=1, target=0, poisoned_samples=300, num_classes=2),
         ),
     )
 
@@ -242,9 +244,9 @@ def test_descriptions_name_each_attack_and_its_settings() -> None:
         (flipping(poisoned_samples=-3), "attack.poisoned_samples=-3: allowed is 0 or more"),
         (
             flipping(sauce=1),
-            "attack.sauce: unknown key; allowed are allow_over_third, data, learning_rate, "
-            "max_norm, num_attackers, poisoned_epochs, poisoned_samples, poisoning, replacement, "
-            "roster, roster_seed, schedule, share, source, target, uneven_shares",
+            "attack.sauce: unknown key; allowed are allow_over_third, data, kind, learning_rate, "
+            "max_norm, num_attackers, num_classes, poisoned_epochs, poisoned_samples, poisoning, "
+            "replacement, roster, roster_seed, schedule, share, source, target, uneven_shares",
         ),
         (backdoor(fraction=0.0), "attack.fraction=0.0: allowed is more than 0, at most 1"),
         (backdoor(fraction=1.5), "attack.fraction=1.5: allowed is more than 0, at most 1"),
@@ -263,7 +265,7 @@ def test_descriptions_name_each_attack_and_its_settings() -> None:
         ),
         (
             {"_target_": "clients.ModelReplacement", "factor": -2.0},
-            "attack.factor=-2.0: allowed is a finite number > 0",
+            "attack.factor=-2.0: allowed is a finite number > 0, or null",
         ),
     ],
 )

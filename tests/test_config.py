@@ -337,7 +337,7 @@ def test_parts_refuse_wrong_values(key: str, overrides: list[str], said: str) ->
 
 def test_conf_directory_holds_the_groups() -> None:
     groups = {path.name for path in conf_directory().iterdir() if path.is_dir()}
-    common = {"protocol", "attack", "dataset", "engine", "experiment"}
+    common = {"protocol", "attack", "dataset", "engine", "experiment", "tracker"}
     horizontal = {
         "strategy",
         "partition",

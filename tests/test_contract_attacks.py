@@ -23,14 +23,14 @@ from fl_backdoor.federation.roster import build_roster
 CLASSES = [str(digit) for digit in range(10)]
 
 
-def settings(name: str) -> dict[str, Any]:
-    return deepcopy(composed(name))
+def settings(name: str, *overrides: str) -> dict[str, Any]:
+    return deepcopy(composed(name, *overrides))
 
 
 @cache
-def composed(name: str) -> dict[str, Any]:
+def composed(name: str, *overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        config = compose("config", [f"attack={name}"])
+        config = compose("config", [f"attack={name}", *overrides])
         node = OmegaConf.to_container(config.attack, resolve=True)
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
@@ -73,8 +73,9 @@ def spare(label: int) -> Tensor:
 
 
 def client(name: str, rank: int = 0) -> MaliciousClient:
-    options = {"rank": rank, "attackers": 3, "spare": spare, "partition": rank, "batch_size": 20}
-    return MaliciousClient(network(), *data(), attack=new(name), **options)
+    options = {"spare": spare, "partition": rank, "batch_size": 20}
+    seat = {"rank": rank, "attackers": 3, "clients_per_attacker": 10 / 3}
+    return MaliciousClient(network(), *data(), attack=new(name), **seat, **options)
 
 
 def message(number: int, model: ArrayRecord) -> Message:
@@ -161,7 +162,7 @@ def test_hooks_that_it_does_not_override_cost_nothing(name: str) -> None:
     for hook in ("poison", "project", "constrain", "craft", "collude"):
         own = any(getattr(type(a), hook) is not getattr(Attack, hook) for a in attack.layers())
         assert bool(attack.hooks(hook)) == own
-    assert attack.craft({}, Seat()) == {} or attack.hooks("craft")
+    assert attack.craft({}, Seat(clients_per_attacker=2)) == {} or attack.hooks("craft")
 
 
 def test_a_number_that_is_none_gives_one_line_that_names_it(name: str) -> None:

@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from benchmarks.methods import terms
 from fl_backdoor.config import build, conf_directory
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.strategy import _check_rule
@@ -240,6 +241,8 @@ def test_memory_makes_a_resumed_strategy_go_on_to_the_same_bits(server) -> None:
         two, _ = begun.round(two, models(number), number=number)
     memory = begun.strategy.remember()
     assert all(isinstance(value, np.ndarray) for value in memory.values())
+    told = any("Remembers" in terms(type(part)) for part in parts(begun.strategy))
+    assert told == bool(memory), "what its notes say under Remembers"
     resumed.strategy.remind({key: value.copy() for key, value in memory.items()})
     for number in (3, 4):
         two, _ = resumed.round(two, models(number), number=number)

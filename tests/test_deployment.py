@@ -166,12 +166,12 @@ def test_the_walk_through_of_split_learning(machine: Machine, tmp_path: Path) ->
 
 @pytest.mark.exhaustive
 def test_the_simulation(tmp_path: Path) -> None:
-    """As the README has it; `flwr` starts a SuperLink, which stays."""
+    """As docs/flower.md has it; `flwr` starts a SuperLink, which stays."""
     machine = Machine(tmp_path)
     _, http, control, *_ = map(str, machine.ports.values())
     machine.environment["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = http
     machine.environment["FLWR_LOCAL_CONTROL_API_PORT"] = control
-    command = printed("simulation", "README.md")
+    command = printed("simulation", "docs/flower.md")
     try:
         machine.finish(command)
     finally:

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "README.md ci: run": ".ci/run",
     "README.md ci: tests": ".ci/run",
-    "README.md test: simulation": "tests/test_deployment.py test_the_simulation",
+    "docs/flower.md test: simulation": "tests/test_deployment.py test_the_simulation",
     # The same command without --run-config, and so ten rounds with a clean twin.
     "docs/deployment.md test: whole simulation": "tests/test_deployment.py test_the_simulation",
     "docs/data.md test: hub": "tests/test_sources.py test_without_the_hub_it_says_what_to_do",
@@ -45,6 +45,8 @@ ELSEWHERE = {
     # Hours; there a small grid.
     "docs/reproduction.md test: whole papers": "tests/test_reproduce.py "
     "test_a_grid_runs_ends_in_the_report_and_goes_on",
+    "docs/sweeps.md test: submitit": "tests/test_launchers.py test_a_launcher_and_a_sweeper",
+    "docs/sweeps.md test: optuna": "tests/test_launchers.py test_a_launcher_and_a_sweeper",
     "docs/deployment.md test: superlink": "tests/test_deployment.py machine",
     "docs/deployment.md test: connection": "tests/test_deployment.py machine",
     "docs/deployment.md test: supernodes": "tests/test_deployment.py test_the_walk_through",
@@ -56,6 +58,8 @@ ELSEWHERE = {
     "docs/deployment.md test: ray head": "tests/test_deployment.py test_two_nodes_of_ray",
     "docs/deployment.md test: ray node": "tests/test_deployment.py test_two_nodes_of_ray",
     "docs/deployment.md test: ray run": "tests/test_deployment.py test_two_nodes_of_ray",
+    "docs/deployment.md test: tracker": "tests/test_tracker.py "
+    "test_the_rows_of_a_run_are_those_that_the_tracker_gets",
     "docs/deployment.md test: certificates": "tests/test_docs.py test_a_node_joins_over_tls",
     "docs/deployment.md test: tls": "tests/test_docs.py test_a_node_joins_over_tls",
 }
@@ -243,9 +247,12 @@ def test_commands_between_the_lines_are_of_modules_and_tests_that_are_there() ->
             assert (ROOT / path).exists(), code
 
 
-def test_the_readme_lists_the_experiments_and_the_groups() -> None:
+def test_the_page_lists_the_experiments_and_the_groups() -> None:
     """All of them, and no others."""
-    tables = re.findall(r"\| (experiment|group) \|.*\n\|.*\n((?:\|.*\n)+)", pages()[0].read_text())
+    tables = re.findall(
+        r"\| (experiment|group) \|.*\n\|.*\n((?:\|.*\n)+)",
+        (ROOT / "docs" / "running.md").read_text(),
+    )
     experiments, groups = (table for _, table in sorted(tables))
     listed = re.findall("`(.+?)`", " ".join(row.split("|")[1] for row in experiments.splitlines()))
     matched = {name: [n for n in names("experiment") if fnmatch(n, name)] for name in listed}
@@ -262,7 +269,7 @@ def test_the_readme_lists_the_experiments_and_the_groups() -> None:
 
 
 def write_shops(folder: Path) -> None:
-    """Write the two files of the README's CSV example."""
+    """Write the two files of the CSV example of docs/running.md."""
     for name, columns in (("bank", ("id", "x1", "x2", "y")), ("shop", ("id", "x3", "x4"))):
         with (folder / f"{name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)

@@ -12,7 +12,7 @@ import pytest
 from fl_backdoor import simulate
 from fl_backdoor.errors import UserError
 from fl_backdoor.loop import display
-from fl_backdoor.loop.round import Horizontal
+from fl_backdoor.loop.horizontal import Horizontal
 from fl_backdoor.measure.measures import MEASURES, Measure
 from fl_backdoor.measure.own import add_own
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from clients import HonestClient, LabelFlippingClient
 from clients.attacker import Seat
 from clients.attacks.label_flipping import READINGS, LabelFlipping
+from fl_backdoor.errors import UserError
+
+from .test_contract_attacks import CLASSES, build_attack, composed
 
 SOURCE, TARGET = 2, 0
 IMAGES = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -159,6 +162,102 @@ def test_over_flipping_exceeds_what_the_attacker_holds() -> None:
 def test_more_than_is_held_is_refused(samples: int, pool: Tensor | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attacker(samples, pool=pool)
+
+
+FLIPPED = {
+    "all_to_one": lambda _: TARGET,
+    "inverse": lambda y: 2 - y,
+}
+
+
+def of_kind(kind: str, **options: Any) -> LabelFlipping:
+    told = {"target": TARGET} if kind == "all_to_one" else {}
+    common = {"kind": kind, "poisoning": "replace", "num_classes": 3}
+    return LabelFlipping(**common | told | options)
+
+
+@pytest.mark.parametrize("kind", sorted(FLIPPED))
+def test_attackers_who_flip_all_flip_all_that_they_hold(kind: str) -> None:
+    for rank in (0, 2):
+        seat = Seat(client=rank, rank=rank, attackers=3)
+        images, labels = of_kind(kind).poison(IMAGES, LABELS, seat)
+        assert torch.equal(images, IMAGES)
+        assert labels.tolist() == [FLIPPED[kind](y) for y in LABELS.tolist()]
+    assert LABELS.tolist() == [k % 3 for k in range(30)]
+
+
+@given(
+    kind=st.sampled_from(sorted(FLIPPED)),
+    reading=st.sampled_from(["replace", "copy"]),
+    samples=st.integers(0, 40),
+    seed=st.integers(0, 9),
+)
+def test_or_some_of_those_that_have_another_label(
+    kind: str, reading: str, samples: int, seed: int
+) -> None:
+    attack = of_kind(kind, poisoned_samples=samples, poisoning=reading, uneven_shares=True)
+    honest = Counter(zip(IMAGES[:, 0, 0, 0].tolist(), LABELS.tolist(), strict=True))
+    for rank in range(2):
+        seat = Seat(client=rank, rank=rank, attackers=2, seed=seed)
+        images, labels = attack.poison(IMAGES, LABELS, seat)
+        rows = Counter(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
+        lies = dict((rows - honest).keys())
+        assert len(lies) == len(range(rank, samples, 2))
+        truths = {pixel: label for pixel, label in honest if pixel in lies}
+        assert lies == {pixel: FLIPPED[kind](label) for pixel, label in truths.items()}
+        assert (honest - rows).keys() == (set() if reading == "copy" else truths.items())
+
+
+def test_what_each_kind_is_measured_by() -> None:
+    pair, all_to_one = LabelFlipping(source=2, target=0, poisoned_samples=1), of_kind("all_to_one")
+    assert pair.goal is not None
+    assert pair.goal.victims(LABELS).tolist() == [y == 2 for y in LABELS.tolist()]
+    assert all_to_one.goal is not None
+    assert all_to_one.goal.victims(LABELS).tolist() == [y != TARGET for y in LABELS.tolist()]
+    assert of_kind("inverse").goal is None
+
+
+@pytest.mark.parametrize("kind", ["pair", *sorted(FLIPPED)])
+def test_a_configuration_says_the_kind_and_no_more(kind: str) -> None:
+    attack = build_attack(composed("label_flipping", f"attack.kind={kind}"), CLASSES)
+    assert isinstance(attack, LabelFlipping)
+    told = attack.source, attack.target, attack.poisoned_samples, attack.poisoning
+    assert (
+        told
+        == {
+            "pair": (6, 2, 300, "add"),
+            "all_to_one": (None, 2, None, "replace"),
+            "inverse": (None, None, None, "replace"),
+        }[kind]
+    )
+    assert attack.num_classes == 10
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["kind=other"], "attack.kind=other: allowed are pair, all_to_one, inverse"),
+        (["kind=inverse", "target=3"], "attack.target=3: allowed with attack.kind=inverse is null"),
+        (["kind=pair", "source=null"],
+         "attack.source=None: allowed with attack.kind=pair is a class"),
+        (["kind=inverse", "poisoning=add"],
+         "attack.poisoning=add: allowed with attack.kind=inverse, attack.poisoned_samples=None "
+         "are replace, copy"),
+        (["poisoned_samples=null"],
+         "attack.poisoning=add: allowed with attack.kind=pair, attack.poisoned_samples=None are "
+         "replace, copy"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_kind_is_named(overrides: list[str], message: str) -> None:
+    node = composed("label_flipping", *(f"attack.{override}" for override in overrides))
+    with pytest.raises(UserError) as error:
+        build_attack(node, CLASSES)
+    assert str(error.value) == message
+
+
+def test_inverse_needs_the_number_of_classes() -> None:
+    with pytest.raises(ValueError, match="num_classes=0: allowed with inverse is 2 or more"):
+        of_kind("inverse", num_classes=0)
 
 
 def test_source_and_target_differ() -> None:

@@ -25,7 +25,7 @@ from fl_backdoor.data.base import Data, Split
 from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
 from fl_backdoor.loop.epoch import Vertical
-from fl_backdoor.loop.round import Horizontal
+from fl_backdoor.loop.horizontal import Horizontal
 from fl_backdoor.schema import Config
 
 from .test_config import HORIZONTAL, VERTICAL

@@ -11,7 +11,7 @@ from clients import HonestClient
 from fl_backdoor import simulate
 from fl_backdoor.federation.optimizer import client_settings
 from fl_backdoor.federation.roster import build_roster
-from fl_backdoor.loop.round import Horizontal
+from fl_backdoor.loop.horizontal import Horizontal
 
 from .test_config import PROTOCOLS, composed
 

@@ -1,4 +1,4 @@
-"""The changes that the README shows, made to Flower's quickstart-pytorch app, and run.
+"""The changes that the README and docs/flower.md show, made to Flower's quickstart app, and run.
 
 The template is in ``tests/quickstart`` as Flower documents it, on data that needs no download:
 ``flwr new`` fetches the original from Flower's hub.
@@ -30,10 +30,10 @@ NODES = 7
 ATTACKERS = {2, 5}  # by partition
 
 
-def block(name: str) -> list[str]:
-    """Return the lines of a code block of the README."""
+def block(name: str, page: str = "docs/flower.md") -> list[str]:
+    """Return the lines of a code block of a page."""
     found = re.search(
-        rf"<!-- test: {name} -->\n```\w+\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+        rf"<!-- test: {name} -->\n```\w+\n(.*?)```", (ROOT / page).read_text(), re.DOTALL
     )
     assert found, name
     return found[1].splitlines()
@@ -57,7 +57,7 @@ def apply(diff: list[str], text: str) -> str:
 
 
 def server_diffs() -> dict[str, list[str]]:
-    """Return the README's diff of the server, and with each line that it offers instead."""
+    """Return the page's diff of the server, and with each line that it offers instead."""
     diff = block("server diff")
     alternatives = [f"+    {line}" for line in block("server alternatives")]
     diffs = [diff, *([*diff[:-1], line] for line in alternatives)]
@@ -127,6 +127,10 @@ def test_two_lines_put_a_strategy_into_the_server_app(name, run):
 
 def test_all_strategies_that_the_readme_names_are_tried():
     assert set(SERVER_DIFFS) == {"Sniper", "NormClipping", "GaussianNoise", "Aggregator"}
+    whole = [line for line in SERVER_DIFFS["Sniper"] if "+from strategies" not in line]
+    first = block("server diff", "README.md")
+    assert [line for line in first if "+from strategies" not in line] == whole
+    assert "+from strategies import Sniper" in first
 
 
 @pytest.mark.parametrize("line", ["-app = ClientApp(mods=[])", " app = ClientApp()  # mine"])

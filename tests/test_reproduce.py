@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fl_backdoor import reproduce
+from fl_backdoor.compose import combinations, composed
 from fl_backdoor.config import load
 from fl_backdoor.errors import UserError
 from fl_backdoor.files import COMMAND, CONFIG, ERROR, METRICS, MODEL
 from fl_backdoor.papers import plan as plans
 from fl_backdoor.papers import pool
 from fl_backdoor.papers.grids import PLANS
-from fl_backdoor.papers.plan import Job, Part, Plan, combinations, composed, jobs
+from fl_backdoor.papers.plan import Job, Part, Plan, jobs
 
 TINY = {
     "seed": "range(2)",
@@ -168,7 +169,7 @@ def test_processes_do_the_same_as_one(tmp_path: Path) -> None:
 
 
 def test_the_part_of_a_run_is_read_from_its_rows(tmp_path: Path) -> None:
-    job = Job("x", (), tmp_path, 1.0)
+    job = Job("x", (), tmp_path, 1.0, tmp_path / "twins")
     assert pool._part(job) == 0
     (tmp_path / CONFIG).write_text('{"num_epochs": 4}')
     (tmp_path / METRICS).write_text('{"epoch": 1}\n{"epo')
@@ -191,7 +192,7 @@ def test_the_estimate_is_the_guess_and_then_the_pace() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["cao2020"], "invalid choice: 'cao2020'"),
+        (["cao2020"], "cao2020: allowed are cao2019, liu2020; did you mean cao2019?"),
         (["cao2019", "--jobs", "0"], "0: allowed is a number from 1"),
         (["cao2019", "--seeds", "x"], "x: allowed is a number from 1"),
     ],

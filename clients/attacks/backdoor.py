@@ -122,7 +122,11 @@ class Backdoor(Attack):
     def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:
         """Stamp a seeded draw of the samples of other classes, and relabel them."""
         poisoned = self.fraction or HALF if self.poisoned_samples is None else self.poisoned_samples
-        return with_trigger(inputs, labels, self.goal, poisoned, seat)
+        return with_trigger(inputs, labels, self.planted(inputs, seat), poisoned, seat)
+
+    def planted(self, inputs: Tensor, seat: Seat) -> Goal:  # noqa: ARG002
+        """Return the goal whose trigger this attacker puts on its inputs (n, ...): the attack's."""
+        return self.goal
 
 
 class BackdoorClient(MaliciousClient):

@@ -67,6 +67,8 @@ def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Atta
         allowed = ", ".join(sorted(own | ROSTER | {*AROUND}))
         raise UserError(f"{key}.{unknown[0]}: unknown key; allowed are {allowed}")
     numbers = _numbers(given, classes, key)
+    if "num_classes" in own:
+        numbers.setdefault("num_classes", len(classes))
     trigger = given.get("trigger")
     try:
         attack: Attack = build(key, given | numbers, Attack)
@@ -144,7 +146,8 @@ def _numbers(given: dict[str, Any], classes: Sequence[str], key: str) -> dict[st
     """Translate the settings that are classes."""
     numbers = {}
     for name in _classes(given):
-        if name in given:
+        optional = getattr(_class(given), name, name) is None  # a field whose default is None
+        if name in given and not (optional and given[name] is None):
             if str(given[name]) not in classes:
                 raise UserError(
                     f"{key}.{name}={given[name]}: allowed are the classes of the data, "

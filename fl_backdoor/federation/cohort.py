@@ -90,6 +90,16 @@ class Cohort:
         """Return which of the connected clients can take part in round ``number``."""
         return list(clients)
 
+    def clients_per_attacker(self, num_clients: int, attackers: int) -> float:
+        """Return how many clients there are for each attacker, in a round that one takes part in.
+
+        That is m over the mean number of attackers: one, and each of the P - 1 others with the
+        probability (m - 1) / (N - 1).
+        """
+        m = self.size(num_clients)
+        met = 1 + (attackers - 1) * (m - 1) / max(1, num_clients - 1)
+        return m / (self.attackers_per_round or met)
+
     def draw(
         self,
         number: int,

@@ -212,7 +212,11 @@ class Federation:
                 attack=self.attack,
                 rank=self.attackers.index(number),
                 attackers=len(self.attackers),
+                clients_per_attacker=self.cohort.clients_per_attacker(
+                    self.config.num_clients, len(self.attackers)
+                ),
                 spare=self.spare,
+                twin=self.client(number, clean=True) if self.attack.compares else None,
                 **training | self.roster.training,
             )
 

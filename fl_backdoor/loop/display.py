@@ -27,11 +27,14 @@ class Display:
         Where to write. On a terminal a progress bar stands below the rounds.
     prefix : str (default: "")
         Starts every line, to tell the runs of a parallel sweep apart.
+    figures : bool (default: True)
+        Whether figures are drawn: a run of a grid is seen in the grid's report.
     """
 
-    def __init__(self, console: Console, prefix: str = "") -> None:
+    def __init__(self, console: Console, prefix: str = "", *, figures: bool = True) -> None:
         self.console = console
         self.prefix = prefix
+        self.figures = figures
         self.unit, self.total = "round", 0
         self._progress: Progress | None = None
 
@@ -84,7 +87,8 @@ class Display:
 
     def result(self, summary: Summary, directory: "RunDirectory") -> None:
         """Draw the figures and print the tables of a complete run; a sweep has one of its own."""
-        self.draw(summary, directory)
+        if self.figures:
+            self.draw(summary, directory)
         if not self.prefix:
             for table in tables(summary, directory.unit):
                 self.console.print(table)

@@ -1,11 +1,8 @@
 """The one loop of both protocols: train the clean twin and the run, keep, show, resume."""
 
-import platform
-import resource
-import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -14,13 +11,14 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..federation.engines import launch
 from ..files import FORMAT, TWIN, Row, Summary, stored_source
 from ..measure.measures import summarized
 from ..schema import CommonConfig, Config, VerticalConfig
 from .directory import RunDirectory
 from .display import Display
+from .machine import peak_memory, versions
+from .tracking import Tracking
 
 
 class Training(Protocol):
@@ -92,7 +90,13 @@ class Experiment(Protocol):
         """Find out who takes part."""
 
 
-def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = None) -> Summary:
+def run(
+    config: CommonConfig,
+    path: Path,
+    display: Display,
+    grid: Grid | None = None,
+    twins: Path | None = None,
+) -> Summary:
     """Run one experiment from its configuration to its summary and figures.
 
     Parameters
@@ -105,6 +109,8 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
         What the user sees.
     grid : Grid, optional
         A federation that is already there. None: one is launched, as ``config.engine`` says.
+    twins : Path, optional
+        The folder in which horizontal runs that are made there share their clean twins.
 
     Raises
     ------
@@ -114,11 +120,12 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
     """
     if config.resume:
         config.dataset = config.dataset | stored_source(path, config.dataset)
-    experiment = _experiment(config)
+    experiment = _experiment(config, twins)
     display.line(f"Data: {experiment.describe_data()}")
     experiment.check()
     trainings = [experiment.training(clean=clean) for clean in [True] * config.floor + [False]]
     unit, resolved = experiment.unit, asdict(config)
+    tracking, tracked = Tracking(config, path, unit), ExitStack()
     directory = RunDirectory(path, resolved, resume=config.resume, unit=unit)
     directories = [directory]
     if config.floor:
@@ -132,29 +139,39 @@ def run(config: CommonConfig, path: Path, display: Display, grid: Grid | None = 
         experiment.meet(grid, workers, display.line)
         twin_rows: list[Row] = []
         for training, directory in zip(trainings, directories, strict=True):
-            train(training, directory, display, twin_rows)
+            add = tracking.add if training is trainings[-1] else None
+            train(training, directory, display, twin_rows, add)
             rows = twin_rows = directory.rows
             head = {"name": config.name, "seed": config.seed, f"{unit}s": len(rows)}
             made = {"versions": versions(), "peak_memory": peak_memory(), "format": FORMAT}
             rest = training.summary(rows) | made
             directory.finish(head | summarized(unit, rows) | rest)
+        tracked.close()
         show()  # before the federation is left, which may fail
 
     def show() -> None:
-        experiment.draw(path)
+        if display.figures:
+            experiment.draw(path)
         display.result(directory.summary(), directory)
 
     if directory.complete:
         show()
     else:
-        launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
+        with tracked:
+            tracking.begin(directory.rows)
+            tracked.callback(tracking.close)
+            launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
     return directory.summary()
 
 
 def train(
-    training: Training, directory: RunDirectory, display: Display, twin_rows: list[Row]
+    training: Training,
+    directory: RunDirectory,
+    display: Display,
+    twin_rows: list[Row],
+    track: Callable[[Row], None] | None = None,
 ) -> None:
-    """Do the rounds that are still missing, and keep each as soon as it is done."""
+    """Do the rounds that are still missing, and keep, show and track each as it is done."""
     done = len(directory.rows)
     display.begin(training.name, directory.unit, training.total, directory.rows)
     try:
@@ -164,31 +181,18 @@ def train(
             row, arrays, memory = training.step(number, twin)
             directory.append(row, arrays, memory)
             display.round(row)
+            if track is not None:
+                track(directory.rows[-1])
     finally:
         display.end()
 
 
-def peak_memory() -> int:
-    """Return the most memory that this process has had, in bytes; workers are not counted."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that results depend on."""
-    return {
-        "python": platform.python_version(),
-        "fl-backdoor": __version__,
-        **{name: version(name) for name in ("flwr", "torch", "numpy")},
-    }
-
-
-def _experiment(config: CommonConfig) -> Experiment:
+def _experiment(config: CommonConfig, twins: Path | None) -> Experiment:
     if isinstance(config, VerticalConfig):
         from .epoch import Vertical
 
         return Vertical(config)
-    from .round import Horizontal
+    from .horizontal import Horizontal
 
     assert isinstance(config, Config)
-    return Horizontal(config)
+    return Horizontal(config, twins)

@@ -1,127 +1,38 @@
 """One round: clients train, a strategy aggregates, and both are measured."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from clients import Colluders
 from clients.attacker import knowledge
 from strategies import Robust, Round
 from strategies.replies import metrics_of
 
 from ..config import one_line
-from ..data.base import Source
-from ..data.partition import class_counts
 from ..errors import UserError
 from ..federation.grids import PartOfGrid
-from ..federation.horizontal import ATTACKERS, CLEAN_TWIN, Federation, make_client_app
-from ..federation.node import settle_data
-from ..federation.roll import Roll
-from ..federation.strategy import assume, needed, new_strategy
+from ..federation.horizontal import ATTACKERS, CLEAN_TWIN
+from ..federation.meeting import adapted, meeting, rehearsed
+from ..federation.strategy import assume, needed
 from ..files import Row, Summary
 from ..measure.answers import accuracies
 from ..measure.measures import measured
 from ..measure.metrics import Selection
-from ..measure.own import add_own
 from ..measure.replies import Observed, observed
 from ..measure.selection import selected
-from ..schema import Config
-from ..screen import class_name, counted
 from .directory import RunDirectory
-from .means import Means
 from .tested import Tested, learned
 
-MOST_LISTED = 20
-"""Attackers that are listed in the first lines of a run."""
+if TYPE_CHECKING:
+    from .horizontal import Horizontal
 
 ATTACKING = "attackers/"
 """How the keys of what attackers remember begin, beside those of the strategy."""
-
-
-class Horizontal:
-    """Clients that hold samples, and the strategy that averages their models."""
-
-    unit: ClassVar[str] = "round"
-
-    def __init__(self, config: Config) -> None:
-        self.config = settle_data(config, Source)
-        self.federation = Federation(config)
-        self.nodes = config.num_clients
-        self.workers = 1
-        self.twin: Rounds | None = None
-
-    def describe_data(self) -> str:
-        """Say which data are used."""
-        return self.federation.data.description
-
-    def describe(self) -> str:
-        """Say who trains and who attacks."""
-        config, attackers = self.config, self.federation.attackers
-        who = "no attackers"
-        if attackers:
-            listed = f" {list(attackers)}" if len(attackers) <= MOST_LISTED else ""
-            who = f"{counted(len(attackers), 'attacker')}{listed}"
-        crowd, size = counted(config.num_clients, "client"), self.federation.cohort.size
-        if size(config.num_clients) < config.num_clients:
-            crowd += f", {size(config.num_clients)} a round"
-        samples = config.root.samples
-        root = f", {counted(samples, 'root sample')} at the server" if samples else ""
-        return (
-            f"{crowd}, {who}{root}; {self.federation.describe_attack()}; "
-            f"strategy {class_name(config.strategy)}; {counted(config.num_rounds, 'round')}"
-        )
-
-    def draw(self, path: Path) -> None:
-        """Draw who holds how many rows of each class."""
-        from ..measure.shares import draw_shares
-
-        federation = self.federation
-        labels, classes = federation.data.train.labels.numpy(), federation.classes
-        counts = class_counts(labels, federation.partitions, len(classes))
-        draw_shares(counts, classes, path / "partition.png")
-
-    def check(self) -> None:
-        """Build every attacker once, and draw the test set."""
-        config, federation = self.config, self.federation
-        add_own("measure.extra", config.measure.extra)
-        federation.check()
-        strategy = self.new_strategy()
-        federation.cohort.check(
-            config.num_clients, config.num_rounds, len(federation.attackers), needed(strategy)
-        )
-        self.test_set = federation.test_set()
-
-    def client_app(self) -> ClientApp:
-        """Return what every node runs."""
-        return make_client_app(self.config)
-
-    def training(self, *, clean: bool) -> "Rounds":
-        """Return the training of the run, or of its clean twin, with a strategy of its own."""
-        rounds = Rounds(self, self.new_strategy(), clean=clean)
-        if clean:
-            self.twin = rounds
-        return rounds
-
-    def new_strategy(self) -> Robust:
-        """Build the strategy, with all that a rule may need of an app."""
-        return new_strategy(self.config, Means(self.federation))
-
-    def meet(self, grid: Grid, workers: int, say: Callable[[str], None]) -> None:
-        """Call the roll, by which nodes may say that they attack."""
-        config, federation, self.workers = self.config, self.federation, workers
-        self.roll = Roll(grid, config.num_clients, federation.data.name, config.round_timeout)
-        if self.roll.attackers != federation.attackers:
-            say(f"Attackers by node config: {list(self.roll.attackers)}")
-            federation.enlist(self.roll.attackers)
-            federation.check()
 
 
 class Rounds:
@@ -137,12 +48,12 @@ class Rounds:
         Whether the attackers train honestly.
     """
 
-    def __init__(self, experiment: Horizontal, strategy: Robust, *, clean: bool) -> None:
+    def __init__(self, experiment: "Horizontal", strategy: Robust, *, clean: bool) -> None:
         self.experiment = experiment
-        self.federation = experiment.federation
-        self.config = experiment.config
+        self.federation, self.config = experiment.federation, experiment.config
         self.strategy = strategy
         self.strategy.observers.append(self._observe)
+        self.strategy.watch.warns = not clean
         self.clean = clean
         self.name = "clean twin" if clean else self.config.name
         self.total = self.config.num_rounds
@@ -171,19 +82,13 @@ class Rounds:
                     f"{row['attackers']}"
                 )
         self._directory = directory
-        model = directory.arrays
-        self._model = ArrayRecord(self.federation.initial_state()) if model is None else model
         roll, memory = self.experiment.roll, directory.memory
+        # Where attackers meet; before the strategy has a memory that is not theirs to know.
+        self._grid = meeting(self.federation, roll, self.strategy, self._attacks)
+        model = directory.arrays
+        self.model = ArrayRecord(self.federation.initial_state()) if model is None else model
         theirs = {key: value for key, value in memory.items() if key.startswith(ATTACKING)}
         self.strategy.remind({key: memory[key] for key in memory.keys() - theirs.keys()})
-        # Where attackers meet, if the attack has them collude, and their memory is kept.
-        self._grid = Colluders(
-            roll.grid,
-            self.federation.attack,
-            lambda node: roll.partitions.get(node) in self._attackers,
-            number=lambda node: roll.partitions[node],
-            seed=self.config.seed,
-        )
         self._grid.memory = {key.removeprefix(ATTACKING): v for key, v in theirs.items()}
 
     def step(
@@ -207,7 +112,7 @@ class Rounds:
         aggregated = time.perf_counter()
         seen = self._observed
         if arrays is not None:
-            self._model = arrays
+            self.model = arrays
 
         clients, report = self.experiment.roll.partitions, self.strategy.rounds[number]
         selection = selected(report, metrics or MetricRecord(), replies, clients, self._cohort)
@@ -215,8 +120,8 @@ class Rounds:
         # A trigger that was learned is that of the round's first attacker, or who attacked before.
         memory = learned(self._grid.memory_of, [*self._attackers, *self.federation.attackers])
         if number == self.total and twin is not None and other is not None:
-            twin = tested.twin(twin, other._model, memory)
-        test = tested.answers(self._model, memory, clean=self.clean)
+            twin = tested.twin(twin, other.model, memory)
+        test = tested.answers(self.model, memory, clean=self.clean)
         who = Selection(selection["dropped"], selection["invalid"], self._attackers, self._cohort)
         parts: dict[str, Any] = {"test": test, "twin": twin, "selection": who}
         if number == self.total:
@@ -225,13 +130,15 @@ class Rounds:
             own = [(seat.images, seat.labels) for seat in seats]
             parts["honest"] = accuracies(self.federation.model, own)
         if seen is not None:
-            parts |= seen.parts(self._model, self._attackers)
+            parts |= seen.parts(self.model, self._attackers)
         row: Row = {"round": number} | measured("round", parts) | selection
         exchange = received - started
         # The clients' own figures, each at most what the exchange took.
         claims = np.array([self._claim(r.message) for r in seen.round.replies] if seen else [0.0])
         training = float(np.clip(claims, 0.0, exchange).sum())
         together = min(self.experiment.workers, len(self._cohort))
+        if self._grid.notes:
+            row["attack"] = self._grid.notes
         row["seconds_training"] = training
         row["seconds_waiting"] = max(0.0, exchange - training / together)
         row["seconds_aggregation"] = aggregated - received - (seen.seconds if seen else 0.0)
@@ -240,7 +147,7 @@ class Rounds:
             self._directory.save_distances(seen.whole(self._cohort))
             self._write_graph(number, seen, selection)
         theirs = {ATTACKING + key: value for key, value in self._grid.memory.items()}
-        return row, self._model, self.strategy.remember() | theirs
+        return row, self.model, self.strategy.remember() | theirs
 
     def summary(self, rows: list[Row]) -> Summary:
         """Say what was run.
@@ -256,7 +163,6 @@ class Rounds:
         size = federation.cohort.size(config.num_clients)
         attackers = [] if self.clean else federation.attackers
         attack = federation.attack
-        adaptive = any(layer.adaptive for layer in attack.layers())
         knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
@@ -267,7 +173,7 @@ class Rounds:
             "strategy": config.strategy,
             "attack": config.attack,
             "model": config.model,
-            "adaptive": adaptive and not self.clean,
+            "adaptive": adapted(attack, rows),
             **knows,
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
@@ -291,14 +197,15 @@ class Rounds:
         whole = cohort.size(everybody) == everybody
         self._cohort = cohort.there(number, range(everybody)) if whole else asked
         self._attackers = self.attackers(number, self._cohort)
-        assume(strategy, self.config.strategy, len(self._attackers))
+        for rule in (strategy, *rehearsed(federation.attack)):
+            assume(rule, self.config.strategy, len(self._attackers))
         strategy.client_of = clients.__getitem__
         honest = self.clean or not federation.roster.attacks(number)
         said = ConfigRecord({CLEAN_TWIN: honest, ATTACKERS: list(attackers)})
         present = PartOfGrid(roll.grid, [nodes[client] for client in asked])
         messages = [
             message
-            for message in strategy.configure_train(number, self._model, said, present)
+            for message in strategy.configure_train(number, self.model, said, present)
             if clients[message.metadata.dst_node_id] not in absent
         ]
         # Flower's own strategies sum in the order of arrival.
@@ -306,6 +213,9 @@ class Rounds:
             self._grid.send_and_receive(messages, timeout=self.config.round_timeout),
             key=lambda reply: clients.get(reply.metadata.src_node_id, -1),
         )
+
+    def _attacks(self, client: int) -> bool:
+        return client in self._attackers
 
     def _observe(self, round: Round) -> None:
         self._observed = observed(round, self.config.measure.distances, self._attackers)

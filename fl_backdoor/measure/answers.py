@@ -40,6 +40,9 @@ def answers(
     output = forward(model, inputs)
     if goal is None:
         return Answers(output, labels, None, None, classes)
+    if goal.picked is not None:
+        attacked = forward(model, goal.picked(inputs, labels))
+        return Answers(output, labels, goal.target, attacked, classes)
     victims = goal.victims(labels)
     triggered = goal.trigger(inputs[victims], memory)
     attacked = output[victims] if triggered is None else forward(model, triggered)

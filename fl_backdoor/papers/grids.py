@@ -1,7 +1,8 @@
-"""The grids of both papers."""
+"""The grids of both papers, and the matrix."""
 
 from collections.abc import Mapping
 
+from . import matrix
 from .plan import Part, Plan
 
 HALF = {
@@ -115,5 +116,6 @@ PLANS = {
             ),
             "bundled digits enlarged by jitter, a synthetic stand-in of NUS-WIDE, a few epochs",
         ),
+        matrix.PLAN,
     )
 }

@@ -1,16 +1,14 @@
 """What a grid runs: experiments with the sweeps that they carry."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import product
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
+from ..compose import carried_sweep, combinations
+from ..config import short
 
-from ..config import conf_directory, short
+cached_sweep = cache(carried_sweep)
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """One run: the overrides of its command, its directory, and minutes that it may take."""
+    """One run: the overrides of its command, its directory, and minutes that it may take.
+
+    ``twins`` is where runs share their clean twins, if they do.
+    """
 
     part: str
     overrides: tuple[str, ...]
     path: Path
     minutes: float
+    twins: Path | None = None
 
 
 def jobs(plan: Plan, out: Path, *, quick: bool = False, seeds: int | None = None) -> list[Job]:
@@ -78,44 +80,16 @@ def jobs(plan: Plan, out: Path, *, quick: bool = False, seeds: int | None = None
         given = {**part.overrides, **(part.quick if quick and part.quick else {})}
         if seeds is not None:
             given["seed"] = f"range({seeds})"
-        name, swept = _sweep(part.experiment)
+        name, swept = cached_sweep(part.experiment)
         minutes = QUICK_MINUTES if quick else part.minutes
         for chosen in combinations({**swept, **given}):
             settings = tuple(f"{key}={value}" for key, value in chosen.items())
             path = out / name / short(",".join(sorted(settings)))
             overrides = (f"+experiment={part.experiment}", *settings)
-            job = Job(part.experiment, overrides, path, minutes)
+            job = Job(part.experiment, overrides, path, minutes, out.with_name("twins"))
             found.setdefault(path, (int(chosen.get("seed", "0")), job))
     return [job for _, job in sorted(found.values(), key=lambda pair: pair[0])]
 
 
 QUICK_MINUTES = 0.35
 """That a quick run takes on one core, roughly."""
-
-
-def combinations(settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """Yield what a sweep of these settings runs, the last key changing first."""
-    parser = OverridesParser.create()
-    parsed = parser.parse_overrides([f"{key}={value}" for key, value in settings.items()])
-    choices = [
-        list(one.sweep_string_iterator())
-        if one.is_sweep_override()
-        else [one.get_value_element_as_str()]
-        for one in parsed
-    ]
-    for chosen in product(*choices):
-        yield dict(zip(settings, chosen, strict=True))
-
-
-def composed(*overrides: str, with_hydra: bool = False) -> DictConfig:
-    """Compose a configuration as the command line does."""
-    with initialize_config_dir(str(conf_directory()), version_base="1.3"):
-        return compose("config", list(overrides), return_hydra_config=with_hydra)
-
-
-@cache
-def _sweep(experiment: str) -> tuple[str, dict[str, str]]:
-    """Return the name of an experiment's runs, and the sweep that it carries."""
-    config = composed(f"+experiment={experiment}", with_hydra=True)
-    swept = config.hydra.sweeper.params or {}
-    return str(config.name), {str(key): str(value) for key, value in swept.items()}

@@ -13,11 +13,12 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from ..compose import composed
 from ..config import load, one_line
 from ..errors import UserError
 from ..files import CONFIG, ERROR, METRICS, SUMMARY, keep_command
 from ..screen import Screen, show_warnings
-from .plan import Job, composed
+from .plan import Job
 
 EVERY = 1.0
 """Seconds between looks at how far the runs are."""
@@ -34,7 +35,8 @@ def train(job: Job) -> str:
     try:
         config = load(composed(*job.overrides, "resume=true"))
         keep_command(job.path, job.overrides)
-        run(config, job.path, Display(Console(quiet=True), "grid"))
+        display = Display(Console(quiet=True), "grid", figures=False)
+        run(config, job.path, display, twins=job.twins)
     except Exception as error:
         if not isinstance(error, UserError | OSError):  # a fault of the suite: show it whole
             traceback.print_exc()

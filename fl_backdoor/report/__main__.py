@@ -4,10 +4,10 @@ Any set of run and sweep directories becomes one page, ``DIR/index.html``, that 
 tidy tables and figures beside it. What cannot be read is named and skipped.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from ..arguments import Parser
 from ..config import fail
 from ..errors import UserError
 from ..screen import Screen
@@ -16,8 +16,8 @@ from .report import write_report
 
 def main() -> None:
     """Report from the command line; bad input is one line on stderr and exit status 2."""
-    parser = argparse.ArgumentParser(prog="python -m fl_backdoor.report", description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUNS", help="run or sweep directories")
+    parser = Parser("report", __doc__, "outputs multirun --out report")
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="directories of runs or sweeps")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     arguments = parser.parse_args()
     console = Screen()

@@ -1,7 +1,7 @@
 """The matrix of attacks and defenses: what each cell has, and each defense's worst case."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from .tidy import BESIDE
 ATTACK, DEFENSE = "attack", "defense"
 """Columns: an attack and a defense, by their classes and the keys in which those differ."""
 NO_ATTACK: Final = "no attack"
+TWINS: Final = "clean twins"
+"""What is shown of a defense without runs that nobody attacks."""
 AXES: Final = {ATTACK: ("attack.",), DEFENSE: ("strategy.", "defenses.")}
 """How the keys of what an axis names begin."""
 
@@ -252,9 +254,25 @@ def _section(reason: dict[str, str], part: pd.DataFrame) -> Section:
         if own:
             there = [d for d in defenses if any((d, a) in by for a in own)]
             cells = {(d, a): _cell(by[d, a], kind) for d in there for a in own if (d, a) in by}
-            clean = {d: (n, _cell(by[n, NO_ATTACK], kind)) for d in there if (n := _alone(d, by))}
+            clean = {d: c for d in there if (c := _unattacked(d, by, part, kind))}
             matrices.append(Matrix(kind, there, own, cells, clean))
     return Section(reason, part, matrices)
+
+
+def _unattacked(
+    defense: str,
+    by: Mapping[tuple[str, str], pd.DataFrame],
+    part: pd.DataFrame,
+    kind: Kind,
+) -> tuple[str, Cell] | None:
+    """Return a defense's runs without an attack; where it has none, its clean twins."""
+    if name := _alone(defense, by):
+        return name, _cell(by[name, NO_ATTACK], kind)
+    own = part[part[DEFENSE] == defense].drop_duplicates("seed")
+    accuracy = Estimate.of(own["main_accuracy_twin"])
+    if not accuracy.seeds:
+        return None
+    return TWINS, Cell(accuracy, Estimate(None, None, 0), accuracy.seeds, 0, 0)
 
 
 def _alone(defense: str, by: Iterable[tuple[str, str]]) -> str:

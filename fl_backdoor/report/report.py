@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import named, write
+from ..files import PathLike, as_paths, named, write
 from ..measure.caveats import caveats
 from ..measure.runs import RUN, Run
 from ..screen import counted
@@ -18,15 +18,17 @@ PAGE, FIGURES = "index.html", "figures"
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, say: Callable[[str], None] = lambda _: None
+    runs: PathLike | Sequence[PathLike],
+    out: PathLike,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Report runs: tidy tables, figures, and one page that opens offline.
 
     Parameters
     ----------
-    runs : sequence of Path
+    runs : path, or sequence of paths
         Directories of runs and of sweeps. What cannot be read is named and skipped.
-    out : Path
+    out : path
         The folder to write: new, empty, or that of an earlier report, which is replaced.
     say : callable of (str)
         What to tell the user, line by line; by default nobody.
@@ -42,18 +44,21 @@ def write_report(
     UserError
         If nothing is left to report, or the folder is not ours.
     """
+    folders, out = as_paths(runs), Path(out)
     _check_ours(out)
-    found, skipped = readable(runs)
+    found, skipped = readable(folders)
     for path, reason in skipped:
         say(f"skipped {path}: {reason}")
     if not found:
-        raise UserError(f"{' '.join(map(str, runs))}: nothing to report")
+        raise UserError(f"{' '.join(map(str, folders))}: nothing to report")
     kept, table = settings(found)
     rows = rounds(kept)
     parts = sections(kept, table)
     with named(out):
         figures = out / FIGURES
         figures.mkdir(parents=True, exist_ok=True)
+        if not (out / PAGE).exists():  # so that the folder is known as ours if this is cut off
+            write(out / PAGE, f"<!-- {MARK} -->".encode())
         for old in [*figures.glob("*.png"), *figures.glob("*.svg")]:
             old.unlink()
         write_tables(table, rows, out)

@@ -5,8 +5,8 @@ Section 3, Algorithm 2: adaptive robust clipping (ARC) before any rule.
 Paper: https://arxiv.org/abs/2405.14432
 """
 
-from collections.abc import Iterable
 from logging import INFO
+from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -45,7 +45,7 @@ class AdaptiveClipping(Clipping):
         `NearestNeighborMixing` around `TrimmedMean`, as the paper does.
     num_malicious : int
         f, the malicious clients to withstand.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`.
 
     Raises
@@ -71,11 +71,9 @@ class AdaptiveClipping(Clipping):
         self,
         strategy: Strategy,
         num_malicious: int,
-        *,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, **arguments)
         check_count(num_malicious=num_malicious)
         self.num_malicious = num_malicious
 

@@ -5,8 +5,8 @@ Section 5, Algorithm 1: random buckets of clients are averaged before a rule agg
 Paper: https://arxiv.org/abs/2006.09365
 """
 
-from collections.abc import Iterable
 from logging import INFO
+from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -69,7 +69,7 @@ class Bucketing(Wrapper):
     seed : int, optional
         Makes the buckets repeatable, for experiments. Leave it out in a deployment: attackers who
         can compute them know whom they meet there.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`. A bucket has the votes of its clients.
 
     Raises
@@ -99,10 +99,9 @@ class Bucketing(Wrapper):
         bucket_size: int = 2,
         *,
         seed: int | None = None,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, **arguments)
         check_count(1, bucket_size=bucket_size)
         check_seed(seed)
         self.bucket_size, self.seed = bucket_size, seed

@@ -91,6 +91,15 @@ class Bulyan(Robust):
     ------
     ValueError
         If ``num_malicious`` is not an integer from 0.
+
+    Notes
+    -----
+    *Threat model*: f of n >= 4 f + 3 clients send anything, and know all updates. *Assumes* f, and
+    updates drawn independently from one distribution. *Cost*: O(n^2 d), and n - 2 f sorts of the
+    distances.
+
+    *Known weaknesses*: as of Krum; it averages 4 of 10 models or fewer, which costs accuracy where
+    clients hold unlike data.
     """
 
     def __init__(self, num_malicious: int, **arguments: Any) -> None:

@@ -6,7 +6,6 @@ test time perturbed models vote.
 Paper: https://arxiv.org/abs/2106.08283
 """
 
-from collections.abc import Iterable
 from logging import INFO
 from typing import Any, ClassVar
 
@@ -44,7 +43,7 @@ class CRFL(Wrapper):
         sigma, of the noise on every parameter.
     seed : int, optional
         Makes the noise repeatable, for experiments. Leave it out in a deployment.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`. Statistics are neither clipped nor noised.
 
     Raises
@@ -85,10 +84,9 @@ class CRFL(Wrapper):
         stddev: float = 0.01,
         *,
         seed: int | None = None,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, **arguments)
         check_positive(rho=rho)
         for name, value in {"growth": growth, "stddev": stddev}.items():
             if not (is_finite_number(value) and value >= 0):

@@ -14,7 +14,7 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from ..checks import check_count, check_seed, check_share
+from ..checks import check_count, check_installed, check_seed, check_share
 from ..clusters import hdbscan
 from ..robust import Robust
 from ..round import Outcome, Round
@@ -142,6 +142,7 @@ class DeepSight(Robust):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        check_installed("DeepSight", "sklearn", "scikit-learn")
         check_count(1, num_inputs=num_inputs)
         check_share(tau=tau)
         check_seed(seed)

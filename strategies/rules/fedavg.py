@@ -16,8 +16,15 @@ class FedAvg(Robust):
 
     Parameters
     ----------
-    weighted, statistics, **fedavg_arguments
+    weighted, statistics, on_round, **fedavg_arguments
         As for `strategies.Robust`.
+
+    Notes
+    -----
+    *Threat model*: none; no defense. *Assumes* honest clients. *Cost*: one pass over n models of d
+    parameters.
+
+    *Known weaknesses*: one client can replace the model, by an update scaled by n.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..checks import check_positive, check_seed
+from ..checks import check_installed, check_positive, check_seed
 from ..clusters import hdbscan
 from ..robust import Robust
 from ..round import Outcome, Round
@@ -88,6 +88,7 @@ class FLAME(Robust):
         self, noise_factor: float = 0.001, *, seed: int | None = None, **arguments: Any
     ) -> None:
         super().__init__(**arguments)
+        check_installed("FLAME", "sklearn", "scikit-learn")
         check_positive(noise_factor=noise_factor)
         check_seed(seed)
         self.noise_factor, self.seed = noise_factor, seed

@@ -79,6 +79,15 @@ class MultiKrum(Robust):
     ------
     ValueError
         If a number is not an integer, ``num_malicious`` is under 0 or ``num_selected`` under 1.
+
+    Notes
+    -----
+    *Threat model*: f of n > 2 f + 2 clients send anything, and know all updates. *Assumes* f, and
+    updates drawn independently from one distribution. *Cost*: O(n^2 d).
+
+    *Known weaknesses*: with unlike data an honest client that differs is never chosen. Attackers
+    who send the same model lie at distance 0 from one another; those within the honest spread
+    (ALIE, Min-Max) are chosen like others.
     """
 
     def __init__(self, num_malicious: int, num_selected: int, **arguments: Any) -> None:

@@ -61,6 +61,15 @@ class Median(Robust):
     ----------
     **arguments
         As for `strategies.Robust`.
+
+    Notes
+    -----
+    *Threat model*: fewer than half of the clients send anything. *Assumes* nothing of their number;
+    the paper's rate is for data drawn independently from one distribution. *Cost*: a selection
+    among n values for each of d coordinates.
+
+    *Known weaknesses*: where clients hold unlike data the median of a coordinate can be far from
+    its mean. Updates within the honest spread of each coordinate (ALIE) shift it.
     """
 
     def aggregate(self, round: Round) -> Outcome:

@@ -5,8 +5,8 @@ Section 4, Algorithm 2: nearest neighbor mixing before any rule.
 Paper: https://arxiv.org/abs/2302.01772
 """
 
-from collections.abc import Iterable
 from logging import INFO
+from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -47,7 +47,7 @@ class NearestNeighborMixing(Wrapper):
         The strategy that aggregates the mixtures: any that withstands f of n by itself.
     num_malicious : int
         f, the malicious clients to withstand.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`. Mixtures are not weighted.
 
     Raises
@@ -72,11 +72,9 @@ class NearestNeighborMixing(Wrapper):
         self,
         strategy: Strategy,
         num_malicious: int,
-        *,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, **arguments)
         check_count(num_malicious=num_malicious)
         self.num_malicious = num_malicious
 

@@ -5,9 +5,8 @@ The defense by norm thresholding of updates.
 Paper: https://arxiv.org/abs/1911.07963
 """
 
-from collections.abc import Iterable
 from logging import INFO
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -81,24 +80,30 @@ class NormClipping(Clipping):
     max_norm : float or "median"
         M, the clipping norm: a fixed Euclidean norm, or the median norm of the round's
         updates, which fewer than half of the clients cannot raise beyond an honest norm.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`.
 
     Raises
     ------
     ValueError
         If max_norm is neither a positive finite number nor ``"median"``.
+
+    Notes
+    -----
+    *Threat model*: attackers whose updates must be long to matter, as of model replacement.
+    *Assumes* a norm that honest updates keep to; with ``"median"``, fewer than half attackers.
+    *Cost*: two passes over n models of d parameters.
+
+    *Known weaknesses*: a backdoor within the norm (PGD) is averaged, and grows over rounds.
     """
 
     def __init__(
         self,
         strategy: Strategy,
         max_norm: float | Literal["median"],
-        *,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, **arguments)
         if max_norm != "median" and not (is_finite_number(max_norm) and max_norm > 0):
             raise ValueError(
                 f"max_norm = {max_norm!r} must be a positive finite number or 'median'"

@@ -5,8 +5,8 @@
 Paper: https://arxiv.org/abs/2007.03767
 """
 
-from collections.abc import Iterable
 from logging import INFO
+from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -65,7 +65,7 @@ class RobustLearningRate(Wrapper):
     threshold : int
         theta, from 1. The paper wants it above the number of attackers, and at most the number of
         honest clients: 4 of 10 clients and 8 of 40 in its experiments.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`. A client's signs count once in any case.
 
     Raises
@@ -92,11 +92,9 @@ class RobustLearningRate(Wrapper):
         self,
         strategy: Strategy,
         threshold: int,
-        *,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, **arguments)
         check_count(1, threshold=threshold)
         self.threshold = threshold
 

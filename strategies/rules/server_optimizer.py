@@ -7,9 +7,9 @@ Adaptive Federated Optimization [Reddi et al., 2021], https://arxiv.org/abs/2003
 Algorithm 2: FedAdam and FedYogi.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from logging import INFO
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -49,7 +49,7 @@ class ServerOptimizer(Wrapper):
         The strategy that aggregates.
     learning_rate : float
         eta of the server.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`.
     """
 
@@ -57,11 +57,9 @@ class ServerOptimizer(Wrapper):
         self,
         strategy: Strategy,
         learning_rate: float,
-        *,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, **arguments)
         check_positive(learning_rate=learning_rate)
         self.learning_rate = learning_rate
 
@@ -118,13 +116,20 @@ class FedAvgM(ServerOptimizer):
         eta of the server.
     momentum : float (default: 0.9)
         beta, from 0 to less than 1.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`.
 
     Raises
     ------
     ValueError
         If a number is out of range.
+
+    Notes
+    -----
+    *Threat model*: as of the strategy inside. *Assumes* nothing more. *Remembers* the momentum, as
+    large as a model. *Cost*: one more pass over d parameters.
+
+    *Known weaknesses*: what an attacker once got through goes on in the momentum.
     """
 
     def __init__(
@@ -133,10 +138,9 @@ class FedAvgM(ServerOptimizer):
         *,
         learning_rate: float = 1.0,
         momentum: float = 0.9,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, learning_rate, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, learning_rate, **arguments)
         _check_part(momentum=momentum)
         self.momentum = momentum
 
@@ -163,13 +167,20 @@ class FedAdam(ServerOptimizer):
         Of the moving averages, from 0 to less than 1.
     tau : float (default: 0.001)
         Degree of adaptivity: the smaller, the more alike are the steps of all coordinates.
-    weighted, statistics
+    weighted, statistics, on_round
         As for `strategies.Robust`.
 
     Raises
     ------
     ValueError
         If a number is out of range.
+
+    Notes
+    -----
+    *Threat model*: as of the strategy inside. *Assumes* nothing more. *Remembers* two moments, each
+    as large as a model. *Cost*: one more pass over d parameters.
+
+    *Known weaknesses*: what an attacker once got through goes on in the momentum.
     """
 
     exceptions: ClassVar[dict[str, str]] = {
@@ -184,10 +195,9 @@ class FedAdam(ServerOptimizer):
         beta_1: float = 0.9,
         beta_2: float = 0.99,
         tau: float = 0.001,
-        weighted: bool = False,
-        statistics: Iterable[str] = (),
+        **arguments: Any,
     ) -> None:
-        super().__init__(strategy, learning_rate, weighted=weighted, statistics=statistics)
+        super().__init__(strategy, learning_rate, **arguments)
         _check_part(beta_1=beta_1, beta_2=beta_2)
         check_positive(tau=tau)
         self.beta_1, self.beta_2, self.tau = beta_1, beta_2, tau
@@ -208,7 +218,7 @@ class FedYogi(FedAdam):
 
     Parameters
     ----------
-    strategy, learning_rate, beta_1, beta_2, tau, weighted, statistics
+    strategy, learning_rate, beta_1, beta_2, tau, weighted, statistics, on_round
         As for `FedAdam`.
     """
 

@@ -68,6 +68,10 @@ class Sniper(Robust):
 
     Notes
     -----
+    *Threat model*: fewer than N/3 clients flip labels (section II.C). *Assumes* that honest models
+    are closer to one another than gamma, and attackers' are not close to theirs. *Cost*: O(n^2 d),
+    and the search for a maximum clique of n points.
+
     N counts every client asked in the round, so that clients that fail or send garbage do
     not help the others to a majority. Where N/2 or fewer clients sent a valid model, no
     majority clique can exist and the global model stays as it was.
@@ -75,6 +79,9 @@ class Sniper(Robust):
     ``"auto"`` is not the paper's. It takes honest models for about equally far from one another:
     where clients hold unlike data, or few rows, it leaves out honest ones too, in rounds without
     attackers as well; and attackers within 1.5 times the honest scale stay.
+
+    *Known weaknesses*: gamma is a distance of one network at one time: as training settles, models
+    come closer, and attackers come within 0.5 as well. Attackers close to honest models are kept.
     """
 
     def __init__(

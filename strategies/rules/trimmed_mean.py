@@ -56,6 +56,14 @@ class TrimmedMean(Robust):
     ------
     ValueError
         If beta is out of range.
+
+    Notes
+    -----
+    *Threat model*: at most a part beta of the clients send anything. *Assumes* beta; the paper's
+    rate is for data drawn independently from one distribution. *Cost*: two selections among n
+    values for each of d coordinates.
+
+    *Known weaknesses*: updates within the honest spread of each coordinate (ALIE, Fang) stay.
     """
 
     def __init__(self, beta: float = 0.2, **arguments: Any) -> None:

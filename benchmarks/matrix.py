@@ -1,0 +1,164 @@
+"""Rebuild ``docs/matrix.md`` from ``docs/data/matrix.csv``.
+
+python -m benchmarks.matrix [RUNS...]
+
+With runs of ``reproduce matrix``, their rows are added first; of the same run the new one stays.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fl_backdoor.files import COMMAND, SUMMARY, TWIN, read_json
+from fl_backdoor.papers.page import filled
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, TABLE = DOCS / "matrix.md", DOCS / "data" / "matrix.csv"
+SETTINGS = ("matrix_digits", "matrix_cohort", "matrix_mnist")
+KEYS = ["setting", "defense", "attack", "seed"]
+MEASURED = {
+    "main_accuracy": "main_accuracy",
+    "twin_accuracy": "main_accuracy_twin",
+    "attack_success": "attack_success_rate",
+    "floor": "attack_success_floor",
+    "damage": "damage",
+    "precision": "defense_precision",
+    "recall": "defense_recall",
+}
+"""Columns in %, by what they are called in a summary."""
+BESIDE = ("trigger", "poisoning", "poisoned_samples")
+"""Keys that a column is not named by: they do not tell an attack from others of its yaml."""
+BEATEN = {"targeted": 20.0, "untargeted": 10.0}
+"""Points of success above the floor, or of accuracy, from which a defense counts as beaten."""
+KINDS = {
+    "targeted": "attack success above its floor",
+    "untargeted": "accuracy lost against the clean twin",
+}
+
+
+def tidy(folders: Iterable[Path]) -> pd.DataFrame:
+    """Return a row for each run of the matrix that has ended, with what it measured last, in %."""
+    found = sorted(path.parent for folder in folders for path in folder.rglob(SUMMARY))
+    rows = [_row(run) for run in found if run.name != TWIN]
+    return pd.DataFrame(rows, columns=[*KEYS, *MEASURED, "at_chance"])
+
+
+def _row(run: Path) -> dict[str, Any]:
+    said = dict(text.lstrip("+").split("=", 1) for text in read_json(run / COMMAND)["arguments"])
+    summary = read_json(run / SUMMARY)
+    own = [
+        f"{key.removeprefix('attack.')}={value}"
+        for key, value in said.items()
+        if key.startswith("attack.") and key.rpartition(".")[2] not in BESIDE
+    ]
+    own += [value for key, value in said.items() if key == "attack@attack.data"]
+    values = {
+        column: None if (value := summary.get(key)) is None else round(100 * value, 2)
+        for column, key in MEASURED.items()
+    }
+    return {
+        "setting": said["experiment"],
+        "defense": said["strategy"],
+        "attack": " ".join([said["attack"], *own]),
+        "seed": int(said["seed"]),
+        **values,
+        "at_chance": int(bool(summary.get("at_chance"))),
+    }
+
+
+def effects(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with ``kind`` and ``effect``, in points; the effect of a model at chance is none.
+
+    Where the attack leaves no skill there is no success, but all accuracy is lost: a targeted
+    attack that ends at chance has missed its goal, and is shown so.
+    """
+    targeted = rows.groupby("attack")["floor"].transform(lambda floor: floor.notna().any())
+    effect = (rows["attack_success"] - rows["floor"]).where(targeted, rows["damage"])
+    kind = targeted.map({True: "targeted", False: "untargeted"})
+    return rows.assign(kind=kind, effect=effect)
+
+
+def table(rows: pd.DataFrame, kind: str) -> str:
+    """Write defenses against the attacks of a kind: mean and deviation of the effect over seeds."""
+    own = rows[rows["kind"] == kind]
+    attacks = list(dict.fromkeys(own.sort_values("attack")["attack"]))
+    lines = [
+        "| defense | clean | " + " | ".join(f"`{name}`" for name in attacks) + " | worst |",
+        "| --- | --- | " + "--- | " * (len(attacks) + 1),
+    ]
+    worst = own.groupby(["defense", "attack"])["effect"].mean().groupby("defense").max()
+    for defense in worst.sort_values(kind="stable").index:
+        cells = own[own["defense"] == defense]
+        shown = [_cell(cells[cells["attack"] == attack]) for attack in attacks]
+        clean = rows[rows["defense"] == defense].groupby("seed")["twin_accuracy"].first()
+        lines.append(
+            f"| `{defense}` | {clean.mean():.1f} | {' | '.join(shown)} | {worst[defense]:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(runs: pd.DataFrame) -> str:
+    """Write a cell; a mark for each run at chance."""
+    values, chance = runs["effect"].dropna(), "†" * int(runs["at_chance"].sum())
+    if not len(values):
+        return chance or "-"
+    spread = f" ± {values.std():.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread}{chance}"
+
+
+def answer(rows: pd.DataFrame, kind: str) -> str:
+    """Say in a list which defense fares best, and which attack beats most."""
+    own = rows[rows["kind"] == kind]
+    means = own.groupby(["defense", "attack"])["effect"].mean().unstack()
+    worst = means.max(axis=1).sort_values(kind="stable")
+    beats = (means >= BEATEN[kind]).sum().sort_values(ascending=False, kind="stable")
+    held = [f"`{name}` ({value:.1f})" for name, value in worst.items() if value < BEATEN[kind]]
+    total = len(means)
+    first = (
+        ", ".join(held) if held else f"none; the least is `{worst.index[0]}` ({worst.iloc[0]:.1f})"
+    )
+    most = ", ".join(f"`{name}` ({count} of {total})" for name, count in beats.head(3).items())
+    least = f"{BEATEN[kind]:.0f} points"
+    return (
+        f"- Defenses that hold every {kind} attack under {least} ({KINDS[kind]}, mean over seeds, "
+        f"worst attack in brackets): {first}.\n"
+        f"- Attacks that take {least} or more from most defenses: {most}."
+    )
+
+
+def parts(rows: pd.DataFrame) -> dict[str, str]:
+    """Return the parts of the page by name."""
+    made = {}
+    for setting in SETTINGS:
+        own = effects(rows[rows["setting"] == setting])
+        for kind in KINDS:
+            some = bool(len(own))
+            made[f"{setting} {kind} answer"] = answer(own, kind) if some else "Not run yet."
+            made[f"{setting} {kind}"] = table(own, kind) if some else ""
+        counts = own.groupby(["defense", "attack"])["seed"].nunique()
+        said = (
+            f"{len(own):,} runs, {counts.min()} to {counts.max()} seeds a cell." if len(own) else ""
+        )
+        made[f"{setting} runs"] = said
+    return made
+
+
+def rebuilt(page: str, rows: pd.DataFrame) -> str:
+    """Return the page with the parts that these rows make."""
+    return filled(page, parts(rows))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Store what there is, and rebuild the page."""
+    if arguments:
+        before = [pd.read_csv(TABLE)] if TABLE.exists() else []
+        every = pd.concat([tidy(map(Path, arguments)), *before])
+        every.drop_duplicates(KEYS).sort_values(KEYS).to_csv(TABLE, index=False)
+    PAGE.write_text(rebuilt(PAGE.read_text(), pd.read_csv(TABLE)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,81 @@
+"""Tests of the matrix: its plan, and the page that is rebuilt from its stored rows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from benchmarks.matrix import KINDS, PAGE, SETTINGS, TABLE, answer, effects, rebuilt, table, tidy
+from fl_backdoor.papers.matrix import ATTACKS, DEFENSES, PLAN
+
+from .test_config import names
+from .test_shared_twins import VERTICAL
+
+OPTIMIZERS = {"fedadam", "fedavgm", "fedyogi"}
+
+
+def test_it_has_every_defense_and_every_attack() -> None:
+    assert set(DEFENSES) == set(names("strategy")) - OPTIMIZERS
+    assert {attack["attack"] for attack in ATTACKS} == set(names("attack")) - VERTICAL - {"none"}
+    assert {part.experiment for part in PLAN.parts} == set(SETTINGS)
+
+
+def test_the_page_is_made_of_the_stored_rows() -> None:
+    page = PAGE.read_text()
+    assert rebuilt(page, pd.read_csv(TABLE)) == page, "python -m benchmarks.matrix"
+
+
+def plant(run: Path, arguments: list[str], **summary: Any) -> None:
+    run.mkdir(parents=True)
+    (run / "command.json").write_text(json.dumps({"arguments": arguments}))
+    (run / "summary.json").write_text(json.dumps(summary))
+
+
+def test_a_row_is_what_the_run_was_and_measured(tmp_path: Path) -> None:
+    own = [
+        *("+experiment=matrix_digits", "strategy=krum", "attack=pgd", "seed=2"),
+        *("attack.max_norm=3", "attack.data.trigger={kind:patch}", "strategy.num_selected=2"),
+    ]
+    plant(tmp_path / "a", own, main_accuracy=0.5, attack_success_rate=0.25, at_chance=False)
+    plant(tmp_path / "a" / "clean_twin", own, main_accuracy=0.9)  # no run of its own
+    (row,) = tidy([tmp_path]).to_dict("records")
+    assert row["attack"] == "pgd max_norm=3"
+    assert (row["setting"], row["defense"], row["seed"]) == ("matrix_digits", "krum", 2)
+    assert (row["main_accuracy"], row["attack_success"], row["at_chance"]) == (50.0, 25.0, 0)
+
+
+def rows() -> pd.DataFrame:
+    """Return two defenses against a targeted and an untargeted attack, two seeds each."""
+    made = []
+    for seed, (defense, success, damage) in enumerate(
+        [("weak", 90.0, 30.0), ("strong", 12.0, 2.0)] * 2
+    ):
+        base = {"setting": "s", "defense": defense, "seed": seed // 2, "twin_accuracy": 95.0}
+        made.append(
+            base | {"attack": "backdoor", "attack_success": success + seed, "floor": 2.0,
+                    "at_chance": 0}
+        )  # fmt: skip
+        made.append(base | {"attack": "alie", "damage": damage, "at_chance": seed % 2})
+    return effects(pd.DataFrame(made))
+
+
+def test_an_effect_is_success_above_the_floor_or_accuracy_lost() -> None:
+    found = rows().groupby(["kind", "defense"])["effect"].mean()
+    assert found["targeted", "weak"] == pytest.approx(89.0)
+    assert found["untargeted", "strong"] == pytest.approx(2.0)
+
+
+def test_the_table_is_sorted_by_the_worst_cell_and_marks_chance() -> None:
+    lines = table(rows(), "untargeted").splitlines()
+    assert lines[2].startswith("| `strong` | 95.0 | 2.0 ± 0.0†† | 2.0 |")
+    assert lines[3].startswith("| `weak` |")
+
+
+def test_the_answer_names_who_holds_and_what_beats_most() -> None:
+    said = answer(rows(), "targeted")
+    assert "`strong` (12.0)" in said
+    assert "`weak`" not in said
+    assert "`backdoor` (1 of 2)" in said
+    assert set(KINDS) == {"targeted", "untargeted"}
