@@ -5,10 +5,11 @@ A command's module is imported when it is the one that was asked for.
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 
 from . import __version__
 
-COMMANDS = {
+EVERY = {
     "simulate": ("simulate", "run an experiment: --help lists experiments and keys"),
     "sweep": ("simulate", "run every combination of comma-separated values"),
     "reproduce": ("reproduce", "run a paper's whole grid, and say what of it reproduces"),
@@ -19,6 +20,13 @@ COMMANDS = {
     "list": ("listing", "attacks, defenses, datasets, models or experiments, a line each"),
 }
 """By name: its module, and what it does."""
+
+COMMANDS = {
+    name: command
+    for name, command in EVERY.items()
+    if find_spec(f"{__package__}.{command[0].partition('.')[0]}")
+}
+"""Those whose modules are here."""
 
 
 def main() -> None:

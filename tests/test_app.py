@@ -30,11 +30,13 @@ from . import test_experiment as horizontal
 from . import test_vertical_experiment as vertical
 from .test_mnist import write_mnist
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[1]
 SNIPER = [*horizontal.TINY, *horizontal.TINY_ATTACK, "floor=true"]
 TWO = ["num_clients=2", "attack.num_attackers=0", "dataset.source=auto"]
 BAD = [
-    ("snipper", "", "experiment/snipper"),
+    ("snipper", "", "experiment=snipper: allowed are"),
     ("sniper_goal1", "num_round=3", "num_round"),
     ("sniper_goal1", "num_rounds=three", "three"),
     ("sniper_goal1", "num_rounds==3", "="),

@@ -106,7 +106,8 @@ def test_every_quick_part_composes_on_stand_in_data(name: str, tmp_path: Path) -
     assert len({job.path for job in every}) == len(every)
     for job in {job.part: job for job in every}.values():
         config = load(composed(*job.overrides))
-        assert config.dataset["source"] in ("bundled", "synthetic")
+        bundled = config.dataset["_target_"].startswith("fl_backdoor.data.bundled.")
+        assert bundled or config.dataset["source"] in ("bundled", "synthetic")
 
 
 def test_the_grid_of_cao_holds_only_readings_that_can_be_had(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_the_estimate_is_the_guess_and_then_the_pace() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["cao2020"], "cao2020: allowed are cao2019, liu2020; did you mean cao2019?"),
+        (["cao2020"], "did you mean cao2019?"),
         (["cao2019", "--jobs", "0"], "0: allowed is a number from 1"),
         (["cao2019", "--seeds", "x"], "x: allowed is a number from 1"),
     ],
@@ -239,7 +240,7 @@ def test_how_it_ends(
 
 
 def test_a_sweep_is_read_once() -> None:
-    plans._sweep.cache_clear()
+    plans.cached_sweep.cache_clear()
     jobs(TWO, Path("o"))
     jobs(TWO, Path("o"))
-    assert plans._sweep.cache_info().misses == 2
+    assert plans.cached_sweep.cache_info().misses == 2
