@@ -8,7 +8,12 @@ from typing import Any
 from ..errors import UserError
 
 TABLE = "tool.fl-backdoor"
-KEYS = {"target": int, "inputs": (int, str), "labels": (int, str), "trigger": str}
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "target": int,
+    "inputs": (int, str),
+    "labels": (int, str),
+    "trigger": str,
+}
 """What the app may say of its batches, all of it optional."""
 
 
