@@ -187,6 +187,8 @@ def broken(table: Table, row: str, limits: Mapping[str, float]) -> list[str]:
         measure = table.success if name == "attack_success" else table.drop
         found = {c: measure(row, c) for c in table.columns if c != NOBODY}
         known = {c: value for c, value in found.items() if value is not None}
+        if failed := [c for c in found if table.cells[row, c].error]:
+            said.append(f"limit {name}={most:g} cannot be judged by {', '.join(failed)}: it failed")
         if not known:
             said.append(f"limit {name}={most:g}: no attack on {row} could be judged by it")
         over = [f"{c} {value:.3f}" for c, value in known.items() if value > most]
