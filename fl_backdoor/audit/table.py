@@ -128,7 +128,7 @@ class Table:
         if column == NOBODY:
             return f"{accuracy:.3f}"
         success, drop = self.success(row, column), self.drop(row, column)
-        first = f"{accuracy:.3f}" + (f" ({-drop:+.3f})" if drop is not None else "")
+        first = f"{accuracy:.3f}" + (f" ({0.0 - drop:+.3f})" if drop is not None else "")
         return first if success is None else f"{first}, hit {success:.0%}"
 
     def notes(self) -> list[str]:
