@@ -28,9 +28,16 @@ SETTING = (
 )  # fmt: skip
 
 ATTACKS = {
+    "all_to_one": ("attack=label_flipping", "attack.kind=all_to_one", "+attack.replacement=2"),
     "backdoor": ("attack=backdoor", "attack.replacement=5"),
+    "dba": ("attack=dba", "attack.replacement=2"),
     "doubled": ("attack=backdoor", "attack.replacement=2"),
+    "edge_case": ("attack=edge_case", "+attack.replacement=2"),
+    "fang_krum": ("attack=fang", "attack.knowledge=all"),
+    "fang_trimmed": ("attack=fang", "attack.rule=trimmed_mean", "partition=dirichlet"),
+    "inverse": ("attack=label_flipping", "attack.kind=inverse", "+attack.replacement=3"),
     "ipm": ("attack=ipm", "attack.epsilon=5"),
+    "replaced": ("attack=model_replacement",),
     "unscaled": ("attack=backdoor", "attack.fraction=1"),
 }
 """Overrides, by the name in the table."""
@@ -45,13 +52,19 @@ DEFENSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "deepsight": (("backdoor",), ("strategy.num_inputs=2000",)),
     "dnc": (("backdoor",), ()),
     "fedavg": (("backdoor", "doubled", "ipm"), ()),
+    "fedmedian": (("fang_krum", "fang_trimmed"), ()),
     "flame": (("backdoor",), ()),
     "fldetector": (("backdoor",), ("strategy.window=3",)),
     "fltrust": (("backdoor", "ipm"), ("root=held_out",)),
     "foolsgold": (("backdoor", "unscaled"), ()),
     "geometric_median": (("backdoor", "ipm"), ()),
+    "krum": (("fang_krum",), ()),
     "lasa": (("backdoor", "ipm"), ()),
     "multi_metrics": (("backdoor",), ()),
+    "multikrum": (
+        ("all_to_one", "dba", "edge_case", "fang_krum", "fang_trimmed", "inverse", "replaced"),
+        (),
+    ),
     "nearest_neighbor_mixing": (("backdoor",), ()),
     "robust_learning_rate": (("doubled",), ("strategy.threshold=10",)),
     "signguard": (("backdoor",), ()),

@@ -1,4 +1,4 @@
-"""Rebuild ``docs/matrix.md`` from ``docs/data/matrix.csv``.
+"""Rebuild ``docs/matrix.md``, and what ``docs/results.md`` says of it, from stored rows.
 
 python -m benchmarks.matrix [RUNS...]
 
@@ -17,6 +17,7 @@ from fl_backdoor.papers.page import filled
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "matrix.md", DOCS / "data" / "matrix.csv"
+RESULTS = DOCS / "results.md"
 SETTINGS = ("matrix_digits", "matrix_cohort", "matrix_mnist")
 KEYS = ["setting", "defense", "attack", "seed"]
 MEASURED = {
@@ -33,6 +34,7 @@ BESIDE = ("trigger", "poisoning", "poisoned_samples")
 """Keys that a column is not named by: they do not tell an attack from others of its yaml."""
 BEATEN = {"targeted": 20.0, "untargeted": 10.0}
 """Points of success above the floor, or of accuracy, from which a defense counts as beaten."""
+ADAPTIVE = "adaptive"
 KINDS = {
     "targeted": "attack success above its floor",
     "untargeted": "accuracy lost against the clean twin",
@@ -129,6 +131,57 @@ def answer(rows: pd.DataFrame, kind: str) -> str:
     )
 
 
+def summary(rows: pd.DataFrame) -> str:
+    """Write a line a defense: what it costs, its worst attacks, and what the adaptive one does."""
+    rows = effects(rows)
+    cost = _clean(rows)
+    lines = [
+        "| defense | clean accuracy | worst targeted | adaptive | worst untargeted | adaptive |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    means = rows.groupby(["kind", "defense", "attack"])["effect"].mean()
+    order = means.groupby("defense").max().sort_values(kind="stable").index
+    for defense in order:
+        cells = [f"`{defense}`", f"{cost[defense]:.1f} ({cost[defense] - cost['fedavg']:+.1f})"]
+        for kind in KINDS:
+            cell = rows[(rows["kind"] == kind) & (rows["defense"] == defense)]
+            own = cell.groupby("attack")["effect"].mean().dropna()
+            if own.empty:
+                cells += ["-", "-"]
+                continue
+            adaptive = own[own.index.str.startswith(ADAPTIVE)]
+            others = own.drop(adaptive.index)
+            cells.append(f"{others.max():.1f} (`{others.idxmax()}`)" if len(others) else "-")
+            cells.append(f"{adaptive.max():.1f}" if len(adaptive) else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def walked(rows: pd.DataFrame) -> str:
+    """Name the defenses that hold all attacks but the adaptive one, by kind."""
+    rows, said = effects(rows), []
+    for kind in KINDS:
+        cells = rows[rows["kind"] == kind].groupby(["defense", "attack"])
+        table = cells["effect"].mean().unstack()
+        table = table[cells.size().unstack().notna().all(axis=1)]  # tried with all of them
+        knows = table.columns.str.startswith(ADAPTIVE)
+        held = table.loc[:, ~knows].max(axis=1) < BEATEN[kind]
+        fallen = held & (table.loc[:, knows].max(axis=1) >= BEATEN[kind])
+        names = ", ".join(f"`{name}`" for name in table.index[fallen]) or "none"
+        whole = ", ".join(f"`{name}`" for name in table.index[held & ~fallen]) or "none"
+        said.append(
+            f"- {kind.capitalize()}, every attack stays under {BEATEN[kind]:.0f} points: {whole}; "
+            f"every attack but the adaptive one: {names}."
+        )
+    return "\n".join(said)
+
+
+def _clean(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the accuracy of each defense's clean twins, the mean over seeds."""
+    seeds = rows.groupby(["defense", "seed"])["twin_accuracy"].first()
+    return seeds.groupby("defense").mean()
+
+
 def parts(rows: pd.DataFrame) -> dict[str, str]:
     """Return the parts of the page by name."""
     made = {}
@@ -151,13 +204,21 @@ def rebuilt(page: str, rows: pd.DataFrame) -> str:
     return filled(page, parts(rows))
 
 
+def opened(page: str, rows: pd.DataFrame) -> str:
+    """Return the page of results with what the first setting shows of every defense."""
+    own = rows[rows["setting"] == SETTINGS[0]]
+    return filled(page, {"matrix summary": summary(own), "matrix walked": walked(own)})
+
+
 def main(arguments: Sequence[str]) -> None:
     """Store what there is, and rebuild the page."""
     if arguments:
         before = [pd.read_csv(TABLE)] if TABLE.exists() else []
         every = pd.concat([tidy(map(Path, arguments)), *before])
         every.drop_duplicates(KEYS).sort_values(KEYS).to_csv(TABLE, index=False)
-    PAGE.write_text(rebuilt(PAGE.read_text(), pd.read_csv(TABLE)))
+    rows = pd.read_csv(TABLE)
+    PAGE.write_text(rebuilt(PAGE.read_text(), rows))
+    RESULTS.write_text(opened(RESULTS.read_text(), rows))
 
 
 if __name__ == "__main__":

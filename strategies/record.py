@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from .replies import Screening
 from .round import Outcome, Round
 
-LONGEST = 68
-"""Columns of a line, after the 12 that Flower's logger begins with."""
+LONGEST = 80
+"""Columns of a line."""
+
+USUAL = LONGEST - 12
+"""Of one that still fits behind what Flower's logger begins with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +95,16 @@ class RoundRecord:
         parts += [f"{k.removesuffix('_nodes')} {len(v)}" for k, v in self._sets().items()]
         if self.norms:
             parts.append(f"norms {min(self.norms):.3g} to {max(self.norms):.3g}")
-        for name, value in self.report.items():
+        numbers = [
             # Flags stand in the metrics; what they warn of has a line of its own.
-            if isinstance(value, float):
-                parts.append(f"{name.replace('_', ' ')} {value:.3g}")
+            f"{name.replace('_', ' ')} {value:.3g}"
+            for name, value in self.report.items()
+            if isinstance(value, float)
+        ]
         line = parts[0]
-        for part in parts[1:]:
-            longer = f"{line}, {part}"
-            line = longer if len(longer) <= LONGEST else line
+        for part in parts[1:] + numbers:
+            most, longer = USUAL if part in numbers else LONGEST, f"{line}, {part}"
+            line = longer if len(longer) <= most else line
         return line
 
     def _sets(self) -> dict[str, Collection[int]]:

@@ -15,6 +15,7 @@ from .robust import Robust
 from .round import Round
 from .structures import Values
 from .vectors import content_order, decoded
+from .watch import Watch
 
 Vector = NDArray[np.float64]
 Memory = dict[str, NDArray[Any]]
@@ -47,15 +48,15 @@ class Rehearsal:
     """
 
     def __init__(self, strategy: Robust, seed: int = 1) -> None:
-        # Of the app, and maybe as large as its data.
-        means = (strategy.run_model, strategy.noise, strategy.root_update)
-        memo: dict[int, Any] = {id(given): given for given in means}
-        self.strategy = deepcopy(strategy, memo | {id(strategy.observers): []})
-        layer: Robust | None = self.strategy
-        while layer is not None:
+        memo: dict[int, Any] = {}  # of the app, and maybe as large as its data
+        for layer in _layers(strategy):
+            means = (layer.run_model, layer.noise, layer.root_update)
+            memo |= {id(given): given for given in means}
+            memo |= {id(layer.observers): [], id(layer.watch): Watch()}
+        self.strategy = deepcopy(strategy, memo)
+        for layer in _layers(self.strategy):
             if "seed" in vars(layer):
                 layer.__dict__["seed"] = seed
-            layer = vars(layer).get("inner")
         self._first = self.strategy.remember()
 
     def __call__(
@@ -131,6 +132,13 @@ class Rehearsal:
             place = round.layout.columns(name)
             update[columns[name]] = outcome.model[place] - round.center[place]
         return update, votes, memory
+
+
+def _layers(strategy: Robust | None) -> Iterator[Robust]:
+    """Yield a strategy and those inside it."""
+    while strategy is not None:
+        yield strategy
+        strategy = vars(strategy).get("inner")
 
 
 def _moved(array: NDArray[Any], part: Vector) -> NDArray[Any]:

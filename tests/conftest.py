@@ -20,6 +20,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from hydra._internal.config_repository import ConfigRepository
 from hydra.plugins.config_source import ConfigResult
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import fl_backdoor  # noqa: F401  (turns Flower's telemetry off before Flower is imported)
@@ -133,6 +134,12 @@ def _flower_logger() -> Iterator[None]:
     yield
     logger = logging.getLogger("flwr")
     logger.handlers[:], logger.propagate = FLOWER_HANDLERS, True
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures empty, which take most of a tiny run: for tests of all else that it does."""
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ from . import test_experiment as horizontal
 from . import test_vertical_experiment as vertical
 from .test_mnist import write_mnist
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[1]
 SNIPER = [*horizontal.TINY, *horizontal.TINY_ATTACK, "floor=true"]
 TWO = ["num_clients=2", "attack.num_attackers=0", "dataset.source=auto"]

@@ -14,6 +14,8 @@ from fl_backdoor.errors import UserError
 from .test_experiment import rows, tiny
 from .test_vertical_experiment import Undrawn
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 COLLUDING = ["alie", "fang", "ipm", "mimic", "min_max", "min_sum"]
 UNTARGETED = [*COLLUDING, "gaussian", "sign_flip"]
 TARGETED = ["a3fl", "dba", "neurotoxin", "pgd"]

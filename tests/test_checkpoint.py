@@ -17,6 +17,8 @@ from fl_backdoor.models.checkpoint import digest, load_checkpoint
 
 from .test_experiment import run, tiny
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def network(seed: int = 1, classes: int = 3) -> nn.Module:
     with torch.random.fork_rng(devices=[]):

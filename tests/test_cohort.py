@@ -16,6 +16,8 @@ from strategies import Krum, Outcome, Round
 
 from .test_experiment import TINY_ATTACK, rows, run, tiny, untimed
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CROWD = ["num_clients=12", "cohort.clients_per_round=5", "floor=false", *TINY_ATTACK]
 
 

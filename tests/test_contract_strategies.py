@@ -5,6 +5,7 @@ A law holds unless the rule's class declares the exception, with its paper's rea
 """
 
 import inspect
+import logging
 import tracemalloc
 from collections.abc import Callable
 from copy import deepcopy
@@ -21,7 +22,7 @@ from benchmarks.methods import terms
 from fl_backdoor.config import build, conf_directory
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.strategy import _check_rule
-from strategies import Outcome, Robust, Round
+from strategies import Outcome, Robust, Round, RoundRecord
 
 NAMES = sorted(path.stem for path in (conf_directory() / "strategy").glob("*.yaml"))
 CLIENTS = 11
@@ -298,6 +299,25 @@ def test_memory_beside_the_replies_stays_within_a_quarter_of_them_and_one_matrix
     tracemalloc.stop()
     # Blocks have a fixed size, which is 8 MiB whatever the model: large beside this small one.
     law(one.strategy, "memory", peak < 1.25 * size + 3 * 2**23)
+
+
+def test_a_round_is_one_short_line_and_one_record(name, reply, record, caplog) -> None:
+    """Of the outermost strategy, whatever it is made of; its numbers are Flower's metrics."""
+    caplog.set_level(logging.INFO, "flwr")
+    seen: list[RoundRecord] = []
+    strategy = build("strategy", settings(name), Robust, on_round=seen.append)
+    means = {"run_model": run_model, "noise": noise, "root_update": root_update}
+    for needed in means.keys() & strategy.all_needs():
+        setattr(strategy, needed, means[needed])
+    _, told = Server(strategy, reply, record).round(models(9)[5], models())
+    (one,) = seen
+    lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("round 1: ")]
+    assert lines == [one.line]
+    assert len(one.line) <= 80
+    assert one.report == told
+    assert all(isinstance(value, int | float) for value in one.metrics.values())
+    assert len(one.norms) == len(one.nodes) == len(one.clients) == CLIENTS
+    assert (one.votes is None) == (one.kept is None) == (one.dropped is None)
 
 
 def leaves(node: dict[str, Any], prefix: str = "strategy") -> list[tuple[str, Any]]:

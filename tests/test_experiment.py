@@ -16,9 +16,11 @@ from clients import HonestClient
 from fl_backdoor.config import conf_directory, load
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.engines import LocalGrid
-from fl_backdoor.loop.display import Display
+from fl_backdoor.loop.display import Display, LastDisplay
 from fl_backdoor.measure.metrics import Selection, detection
 from fl_backdoor.schema import Config
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 TINY = [
     "engine=local",
@@ -114,9 +116,9 @@ def test_rows_agree_with_the_summary(sniper: tuple[Path, dict[str, Any], str]) -
 def test_nobody_attacks(experiment: str, tmp_path: Path) -> None:
     """With no target there is no success rate; all else is as without attackers."""
     given = [experiment] if experiment else []
-    summary, screen = run(tmp_path / "none", *given, "attack=none", "num_rounds=1")
-    honest = [*given, *TINY_ATTACK, "attack.num_attackers=0", "num_rounds=1"]
-    run(tmp_path / "honest", *honest)
+    given += ["num_rounds=1", "floor=false"]
+    summary, screen = run(tmp_path / "none", *given, "attack=none")
+    run(tmp_path / "honest", *given, *TINY_ATTACK, "attack.num_attackers=0")
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("none", "honest")]
     assert models[0] == models[1]
     assert summary["attack_success_rate"] is None
@@ -244,6 +246,30 @@ def test_a_run_without_a_valid_reply_is_no_success_and_keeps_its_rows(
     assert len(rows(tmp_path)) == 3
     assert rows(tmp_path)[0]["failed"] == list(range(10))
     assert rows(tmp_path)[0]["distance_honest_honest_mean"] is None
+
+
+def test_the_result_is_shown_before_the_federation_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may crash; the only run of a process ends it there, with status 0."""
+
+    def left(*arguments: Any) -> None:
+        launch(*arguments)
+        pytest.fail("the federation was left")
+
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
+    launch = experiment.launch
+    monkeypatch.setattr(experiment, "launch", left)
+    monkeypatch.setattr("os._exit", end)
+    screen = StringIO()
+    display = LastDisplay(Console(file=screen, width=120))
+    with pytest.raises(SystemExit) as ended:
+        experiment.run(tiny(*TINY_ATTACK, "num_rounds=1"), tmp_path, display)
+    assert ended.value.code == 0
+    assert screen.getvalue().endswith(f"Results: {tmp_path}\n")
+    assert (tmp_path / "summary.json").exists()
 
 
 FLOWERS = ["strategy._target_=flwr.serverapp.strategy.Bulyan", "~strategy.weighted"]

@@ -19,6 +19,8 @@ from fl_backdoor.measure.own import add_own
 from .test_docs import noted
 from .test_vertical_experiment import Undrawn
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = dict(re.findall(r"<!-- test: (own \w+) -->\n```bash\n(.*?)```", PAGE, re.DOTALL))

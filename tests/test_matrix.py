@@ -7,7 +7,21 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from benchmarks.matrix import KINDS, PAGE, SETTINGS, TABLE, answer, effects, rebuilt, table, tidy
+from benchmarks.matrix import (
+    KINDS,
+    PAGE,
+    RESULTS,
+    SETTINGS,
+    TABLE,
+    answer,
+    effects,
+    opened,
+    rebuilt,
+    summary,
+    table,
+    tidy,
+    walked,
+)
 from fl_backdoor.papers.matrix import ATTACKS, DEFENSES, PLAN
 
 from .test_config import names
@@ -22,9 +36,10 @@ def test_it_has_every_defense_and_every_attack() -> None:
     assert {part.experiment for part in PLAN.parts} == set(SETTINGS)
 
 
-def test_the_page_is_made_of_the_stored_rows() -> None:
-    page = PAGE.read_text()
-    assert rebuilt(page, pd.read_csv(TABLE)) == page, "python -m benchmarks.matrix"
+def test_the_pages_are_made_of_the_stored_rows() -> None:
+    rows = pd.read_csv(TABLE)
+    assert rebuilt(PAGE.read_text(), rows) == PAGE.read_text(), "python -m benchmarks.matrix"
+    assert opened(RESULTS.read_text(), rows) == RESULTS.read_text(), "python -m benchmarks.matrix"
 
 
 def plant(run: Path, arguments: list[str], **summary: Any) -> None:
@@ -59,6 +74,35 @@ def rows() -> pd.DataFrame:
         )  # fmt: skip
         made.append(base | {"attack": "alie", "damage": damage, "at_chance": seed % 2})
     return effects(pd.DataFrame(made))
+
+
+def asked(effect: float) -> pd.DataFrame:
+    """Return the two defenses and the plain average, against the adaptive attack as well."""
+    plain = rows()[rows()["defense"] == "weak"].assign(defense="fedavg")
+    both = pd.concat([rows(), plain])
+    again = both[both["attack"] == "backdoor"].assign(attack="adaptive", attack_success=effect)
+    return pd.concat([both, again]).drop(columns=["kind", "effect"])
+
+
+def test_who_falls_to_the_adaptive_attack_alone_is_named() -> None:
+    held, fallen = walked(asked(2.0)).splitlines()[0].split("; ")
+    assert "`strong`" in held
+    assert fallen.endswith("none.")
+    held, fallen = walked(asked(80.0)).splitlines()[0].split("; ")
+    assert held.endswith("none")
+    assert "`strong`" in fallen
+    assert "`weak`" not in fallen
+
+
+def test_a_defense_that_was_not_tried_with_all_is_not_said_to_hold() -> None:
+    some = asked(2.0)
+    left = some[~((some["defense"] == "strong") & (some["attack"] == "adaptive"))]
+    assert "`strong`" not in walked(left).splitlines()[0]
+
+
+def test_the_summary_has_the_worst_of_the_others_beside_the_adaptive() -> None:
+    (line,) = [text for text in summary(asked(80.0)).splitlines() if text.startswith("| `strong`")]
+    assert line == "| `strong` | 95.0 (+0.0) | 12.0 (`backdoor`) | 78.0 | 2.0 (`alie`) | - |"
 
 
 def test_an_effect_is_success_above_the_floor_or_accuracy_lost() -> None:

@@ -23,6 +23,8 @@ from fl_backdoor.schema import Config
 from .test_experiment import untimed
 from .test_vertical_experiment import Undrawn
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 DIGITS = (
     "dataset=digits",
     "model=mlp",

@@ -2,13 +2,12 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord
 from flwr.supercore import log
 from numpy.typing import NDArray
 
@@ -23,25 +22,8 @@ HALVINGS, BISECTIONS = 6, 6
 RULE = "rule/"
 """How the keys begin of what the attackers' copy of the rule remembers."""
 
-
-class Rule(Protocol):
-    """What a defense would make of a round: in this suite ``strategies.Rehearsal``."""
-
-    def __call__(
-        self,
-        updates: Vector,
-        *,
-        number: int,
-        asked: int,
-        sent: ArrayRecord,
-        columns: Mapping[str, slice],
-        root: Vector,
-        memory: Memory,
-    ) -> tuple[Vector | None, Vector | None, Memory]:
-        """Return the update of shape (p,), the votes of shape (n,), and what is remembered.
-
-        Without an update the model stays; without votes the rule neither selects nor weights.
-        """
+Rule = Callable[..., tuple[Vector | None, Vector | None, Memory]]
+"""Tells what the defense makes of updates; in this suite ``strategies.Rehearsal``."""
 
 
 def pushes(clean: Vector, aim: Vector) -> dict[str, Push]:
@@ -126,7 +108,7 @@ class Adaptive(Colluding):
         None: n / P, which undoes all that honest clients do to an average; with a data attack
         n / (2 P), which leaves them half of it: a model at chance has no backdoor.
     rule : callable, optional
-        The defense, as `Rule` says. None: who runs the attack gives it, as this suite does.
+        The defense, as `Rule` has it. None: who runs the attack gives it, as this suite does.
 
     Raises
     ------
@@ -186,9 +168,8 @@ class Adaptive(Colluding):
         rng, kinds = view.rng(), pushes(clean, aim)
         guessed = clean[rng.integers(count, size=max(0, view.asked - count))]
         honest = guessed if view.honest is None else view.honest
-        rule: Rule = self.rule
-        ask = partial(
-            rule,
+        rule: Rule = partial(
+            self.rule,
             number=view.round,
             asked=view.asked,
             sent=view.sent,
@@ -197,31 +178,30 @@ class Adaptive(Colluding):
             memory={k.removeprefix(RULE): v for k, v in view.memory.items() if k.startswith(RULE)},
         )
 
+        def ask(sent: Vector) -> tuple[float, bool, Memory]:
+            update, votes, memory = rule(np.concatenate([sent, honest]))
+            along = 0.0 if update is None else float(update @ aim / (aim @ aim or 1.0))
+            return along, votes is None or bool(votes[:count].any()), memory
+
         def pushed(name: str, gamma: float) -> Vector:
             base, push = kinds[name]
             return base + gamma * push
 
-        def moved(sent: Vector, *, voted: bool) -> float:
-            update, votes, _ = ask(np.concatenate([sent, honest]))
-            if voted and votes is not None and not votes[:count].any():
-                return -math.inf
-            return 0.0 if update is None else float(update @ aim / (aim @ aim or 1.0))
-
-        def accepted(name: str, gamma: float) -> float:
-            return moved(pushed(name, gamma), voted=True)
+        def moved(name: str, gamma: float) -> float:
+            along, voted, _ = ask(pushed(name, gamma))
+            return along if voted else -math.inf
 
         most = self.most or view.asked / count / (2 if self.compares else 1)
-        unscaled = moved(own, voted=False)
-        best, gamma, name = farthest(accepted, list(kinds), most)
-        view.notes |= {"push": name, "strength": gamma, "moved": best, "moved-unscaled": unscaled}
+        unscaled, *_ = ask(own)
+        best, gamma, name = farthest(moved, list(kinds), most)
         if best > unscaled:
             sent = pushed(name, gamma)
         else:
             text = "Adaptive: in round %d no push moves the aggregate farther than what was trained"
             log(logging.WARNING, text, view.round)
-            view.notes |= {"push": "none", "strength": 0.0, "moved": unscaled}
-            sent = own
-        *_, memory = ask(np.concatenate([sent, honest]))
+            sent, best, gamma, name = own, unscaled, 0.0, "none"
+        view.notes |= {"push": name, "strength": gamma, "moved": best, "moved-unscaled": unscaled}
+        *_, memory = ask(sent)
         for old in [key for key in view.memory if key.startswith(RULE)]:
             del view.memory[old]
         view.memory.update({RULE + key: value for key, value in memory.items()})

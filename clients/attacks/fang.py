@@ -53,11 +53,12 @@ class Fang(Colluding):
       with b = 2; each attacker draws its own.
 
     It knows the rule, and that the server counts c malicious clients; against another rule nothing
-    is promised, and one lambda for all coordinates makes it weak where few of them matter. Three or
-    four attackers who know their own only seldom find a lambda, once updates have much in common.
-    The copies are equal (the paper's are within epsilon). As in the authors' code, and unlike in
-    the paper, s is of the mean of all updates known, whatever the rule, and b stretches updates,
-    not models: of what is trimmed it makes no difference.
+    is promised: the lambda of Krum is too short to move an average or the median. One lambda for
+    all coordinates makes it weak where few of them matter, and where updates have much in common
+    there is none: on digits four attackers who know their own found one in each of 12 rounds, three
+    in none. The copies are equal (the paper's are within epsilon). As in the authors' code,
+    and unlike in the paper, s is of the mean of all updates known, whatever the rule, and b
+    stretches updates, not models: of what is trimmed it makes no difference.
 
     Attributes
     ----------

@@ -1,5 +1,7 @@
 """What a person sees of a run, of either protocol: progress, tables, figures."""
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,6 +118,21 @@ class Display:
             last = rows[-1]
             clients, kept, attackers = last["cohort"], last["kept"], last["attackers"]
             draw_distances(distances, clients, kept, attackers, path / "distances.png")
+
+
+class LastDisplay(Display):
+    """Ends the process, with status 0, once the result of its only run is shown.
+
+    A process on Ray may crash as it leaves (Ray 2.55, seen once), when all is written; so Ray is
+    not left but sees the process end, and ends what belongs to it.
+    """
+
+    def result(self, summary: Summary, directory: "RunDirectory") -> None:
+        """Show the result, and end."""
+        super().result(summary, directory)
+        self.console.file.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def tables(summary: Summary, unit: str) -> list[Table]:

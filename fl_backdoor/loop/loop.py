@@ -1,6 +1,7 @@
 """The one loop of both protocols: train the clean twin and the run, keep, show, resume."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -124,7 +125,7 @@ def run(
     experiment.check()
     trainings = [experiment.training(clean=clean) for clean in [True] * config.floor + [False]]
     unit, resolved = experiment.unit, asdict(config)
-    tracking = Tracking(config, path, unit)
+    tracking, tracked = Tracking(config, path, unit), ExitStack()
     directory = RunDirectory(path, resolved, resume=config.resume, unit=unit)
     directories = [directory]
     if config.floor:
@@ -145,18 +146,22 @@ def run(
             made = {"versions": versions(), "peak_memory": peak_memory(), "format": FORMAT}
             rest = training.summary(rows) | made
             directory.finish(head | summarized(unit, rows) | rest)
+        tracked.close()
+        show()  # before the federation is left, which may fail
 
-    if not directory.complete:
-        tracking.begin(directory.rows)
-        try:
+    def show() -> None:
+        if display.figures:
+            experiment.draw(path)
+        display.result(directory.summary(), directory)
+
+    if directory.complete:
+        show()
+    else:
+        with tracked:
+            tracking.begin(directory.rows)
+            tracked.callback(tracking.close)
             launch(config.engine, experiment.client_app(), experiment.nodes, main, grid)
-        finally:
-            tracking.close()
-    summary = directory.summary()
-    if display.figures:
-        experiment.draw(path)
-    display.result(summary, directory)
-    return summary
+    return directory.summary()
 
 
 def train(

@@ -70,10 +70,7 @@ def draw_distances(
         middle = np.nanmin(shown) / 2 + np.nanmax(shown) / 2
         for (row, column), value in np.ndenumerate(shown):
             if np.isfinite(value):
-                color = "white" if value > middle else "black"
-                axes.text(
-                    column, row, f"{value:.2f}", ha="center", va="center", size=7, color=color
-                )
+                write_in_cell(axes, row, column, f"{value:.2f}", dark=value > middle)
     step = -(-len(clients) // 60)  # labels beyond that would stand on each other
     ticks = range(0, len(clients), step)
     axes.set_xticks(ticks, order[::step], rotation=90 if len(clients) > 15 else 0)
@@ -128,6 +125,13 @@ def new_axes(width: float, height: float, columns: int = 1, rows: int = 1) -> tu
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns)
+
+
+def write_in_cell(axes: Any, row: int, column: int, text: str, *, dark: bool) -> None:
+    """Write a number into a cell of an image, white on dark ones."""
+    color = "white" if dark else "black"
+    number = axes.text(column, row, text, ha="center", va="center", size=7, color=color)
+    number.set_in_layout(False)  # it stands within the axes; to measure it takes long
 
 
 def save_figure(figure: Any, path: Path) -> None:

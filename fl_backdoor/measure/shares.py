@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .figures import new_axes, save_figure
+from .figures import new_axes, save_figure, write_in_cell
 
 MOST: Final = 40
 """Rows and columns of the figure; more clients or classes are drawn in groups."""
@@ -40,7 +40,8 @@ def draw_shares(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -
     image = axes.imshow(shown, cmap="Greys", vmin=0, aspect="auto")
     figure.colorbar(image, ax=axes, label="rows, mean of a group" if many else "rows")
     if max(shown.shape) <= WRITTEN:
-        _write(axes, shown)
+        for (row, column), value in np.ndenumerate(shown):
+            write_in_cell(axes, row, column, f"{value:.0f}", dark=value > shown.max() / 2)
     names = [_span(a, b, classes) for a, b in labels]
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0)
     groups = [f"{b - a:,} clients" if many else str(a) for a, b in clients]
@@ -64,10 +65,3 @@ def _span(first: int, end: int, names: Sequence[Any]) -> str:
     """Name a group by its first and last member."""
     name = str(names[first])
     return name if end - first == 1 else f"{name}-{names[end - 1]}"
-
-
-def _write(axes: Any, shown: NDArray[np.float64]) -> None:
-    """Write the numbers into the cells, white on dark ones."""
-    for (row, column), value in np.ndenumerate(shown):
-        color = "white" if value > shown.max() / 2 else "black"
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", size=7, color=color)
