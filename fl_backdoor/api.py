@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .compare import as_frame, ended
+from .compare import as_frame
 from .compose import carried_sweep, check_keys, combinations, new_directory, setting, word
 from .config import short
 from .errors import UserError
@@ -21,7 +21,7 @@ from .files import CONFIG, PathLike, Summary, as_paths, keep_command
 from .loop import loop
 from .loop.directory import RunDirectory
 from .loop.display import Display
-from .measure.runs import EARLY, collect, failed, find
+from .measure.runs import EARLY, collect, ended, failed, find
 from .measure.settings import distinct
 from .papers.plan import Job
 from .papers.pool import missing, train, work

@@ -27,7 +27,7 @@ from .errors import UserError
 from .measure.caveats import caveats
 from .measure.figures import new_axes, save_figure
 from .measure.measures import Measure, compared, drawn
-from .measure.runs import EARLY, EPOCHS, RUN, Run, collect, failed, find, frame, read_epochs
+from .measure.runs import EARLY, EPOCHS, RUN, Run, collect, ended, find, frame, read_epochs
 from .measure.settings import NOTHING, differing, distinct, numerically
 from .screen import WIDE, Screen, counted
 
@@ -198,22 +198,6 @@ def show(folders: list[Path], console: Console) -> None:
         figure = folders[0] / "epochs.png"
         draw_epochs(runs, figure)
         say(f"Figure: {figure}")
-
-
-def ended(folders: list[Path]) -> tuple[list[Path], list[str]]:
-    """Return the runs in and below some folders that have ended, and a line on each other one.
-
-    Raises
-    ------
-    UserError
-        If a folder has no ended run.
-    """
-    paths, unfinished = find(folders)
-    notes = [f"{path} {EARLY}: {reason}" for path, reason in failed(folders)]
-    if unfinished:
-        are = "run is" if len(unfinished) == 1 else "runs are"
-        notes.append(f"{len(unfinished)} {are} unfinished: {' '.join(map(str, unfinished))}")
-    return paths, notes
 
 
 def tell(

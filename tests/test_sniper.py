@@ -211,6 +211,11 @@ def test_a_step_far_below_the_distances_ends() -> None:
     assert len(sniper(models, threshold=1e-300, step=1e-300).kept) >= 2
 
 
+EQUAL_BUT_ONE = [0, 1.10000002, -0.99999, 0, 0, 1, 0, 1, 5.96e-8]
+"""The median distance within its tightest majority is 0."""
+
+
+@example(np.array(EQUAL_BUT_ONE)[:, None], 1)
 @given(grids | clouds, st.integers(-30, 30))
 def test_auto_does_not_change_when_all_models_are_scaled(models, power):
     one, other = sniper(models, "auto"), sniper(models * 2.0**power, "auto")

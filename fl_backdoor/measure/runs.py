@@ -77,6 +77,22 @@ def failed(folders: Sequence[Path]) -> list[tuple[Path, str]]:
     return list(found.values())
 
 
+def ended(folders: list[Path]) -> tuple[list[Path], list[str]]:
+    """Return the runs in and below some folders that have ended, and a line on each other one.
+
+    Raises
+    ------
+    UserError
+        If a folder has no ended run.
+    """
+    paths, unfinished = find(folders)
+    notes = [f"{path} {EARLY}: {reason}" for path, reason in failed(folders)]
+    if unfinished:
+        are = "run is" if len(unfinished) == 1 else "runs are"
+        notes.append(f"{len(unfinished)} {are} unfinished: {' '.join(map(str, unfinished))}")
+    return paths, notes
+
+
 @dataclass(frozen=True)
 class Run:
     """A run that has ended, as its files say.

@@ -197,7 +197,8 @@ def honest_scale(distances: NDArray[np.float64], majority: int) -> float:
     """Return the median distance within the tightest majority: a scale of honest models.
 
     The tightest majority is the first clique of that size as gamma grows from 0. Where more than
-    half are honest its diameter is at most theirs, whatever the others send.
+    half are honest its diameter is at most theirs, whatever the others send. Where most of its
+    models are equal, the scale is its diameter.
 
     Parameters
     ----------
@@ -217,8 +218,8 @@ def honest_scale(distances: NDArray[np.float64], majority: int) -> float:
             high, members = middle, np.array(clique.members)
         else:
             low = middle
-    within = distances[np.ix_(members, members)]
-    return float(np.median(within[np.triu_indices(len(members), 1)]))
+    within = distances[np.ix_(members, members)][np.triu_indices(len(members), 1)]
+    return float(np.median(within)) or float(within.max())
 
 
 def _check(threshold: object, step: object) -> None:
