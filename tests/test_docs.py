@@ -62,8 +62,6 @@ ELSEWHERE = {
     "test_the_rows_of_a_run_are_those_that_the_tracker_gets",
     "docs/production.md test: audit": "tests/test_audit.py "
     "test_the_audit_of_the_quickstart_ends_with_a_table",
-    "docs/production.md test: recorded": "tests/test_calibrate.py "
-    "test_a_run_directory_knows_its_attackers",
     "docs/production.md test: calibrate": "tests/test_calibrate.py "
     "test_a_run_directory_knows_its_attackers",
     "docs/deployment.md test: certificates": "tests/test_docs.py test_a_node_joins_over_tls",

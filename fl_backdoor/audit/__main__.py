@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -209,7 +209,7 @@ def caption(table: Table) -> str:
     )
 
 
-def _allowed(named: dict[str, object]) -> str:
+def _allowed(named: Iterable[str]) -> str:
     return f"all, none, or some of {', '.join(named)}"
 
 

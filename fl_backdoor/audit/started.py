@@ -46,7 +46,8 @@ class Started:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Stand behind the `start` of every strategy that is loaded."""
-        originals = {cls: vars(cls)["start"] for cls in _family(Strategy) if "start" in vars(cls)}
+        family = _family(Strategy)  # type: ignore[type-abstract]
+        originals = {cls: vars(cls)["start"] for cls in family if "start" in vars(cls)}
         for cls, original in originals.items():
             cls.start = self._behind(original)  # type: ignore[method-assign]
         try:
