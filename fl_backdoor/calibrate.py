@@ -164,7 +164,7 @@ def proposals(recorded: Recorded) -> list[Proposal]:
         touched = {m: float((most > m).mean()) for m in _bounds(everything)}
     found = [Proposal("norm_clipping max_norm", m, part, of) for m, part in touched.items()]
     stddev = LAMBDA * float(np.median(sample))
-    found.append(Proposal("gaussian_noise noise_stddev", stddev, None, ""))
+    found.append(Proposal("gaussian_noise stddev", stddev, None, ""))
     if recorded.distances is not None and recorded.honest is not None:
         found += _gammas(recorded.distances, recorded.honest)
     return found
