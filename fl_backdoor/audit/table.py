@@ -103,7 +103,9 @@ class Table:
 
     def why_not(self, row: str, column: str) -> str:
         """Return why a cell has no number, "" if it has one."""
-        cell = self.cells[row, column]
+        cell = self.cells.get((row, column))
+        if cell is None:
+            return "not run"
         if cell.refused or cell.error:
             return f"failed: {cell.refused or cell.error}"
         if cell.undefended:
@@ -118,8 +120,6 @@ class Table:
 
     def text(self, row: str, column: str) -> str:
         """Return a cell in a few signs: accuracy, and what it costs or how often it succeeds."""
-        if (row, column) not in self.cells:
-            return "not run"
         if why := self.why_not(row, column):
             return why.partition(":")[0]
         accuracy = self.accuracy(row, column)
@@ -185,7 +185,7 @@ def broken(table: Table, row: str, limits: Mapping[str, float]) -> list[str]:
     said = []
     for name, most in limits.items():
         measure = table.success if name == "attack_success" else table.drop
-        found = {c: measure(row, c) for c in table.columns if c != NOBODY}
+        found = {c: measure(row, c) for r, c in table.cells if r == row and c != NOBODY}
         known = {c: value for c, value in found.items() if value is not None}
         if failed := [c for c in found if table.cells[row, c].error]:
             said.append(f"limit {name}={most:g} cannot be judged by {', '.join(failed)}: it failed")
