@@ -18,6 +18,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from .watch import Watch
+
 _RECORDS = {"ArrayRecord": ArrayRecord, "ConfigRecord": ConfigRecord, "MetricRecord": MetricRecord}
 _SEQUENCES: dict[str, Any] = {t.__name__: t for t in (list, tuple, set, frozenset)}
 
@@ -82,7 +84,7 @@ def _packed(value: Any, path: str, found: dict[str, NDArray[Any]]) -> dict[str, 
             return {"sequence": [name, parts(ordered)]}
         case np.random.Generator():
             return {"generator": _packed(value.bit_generator.state, path, found)}
-        case type() | ModuleType() | PurePath():
+        case type() | ModuleType() | PurePath() | Watch():  # a watch decides nothing
             return {"code": path}
         case _ if hasattr(value, "new_tensor"):  # PyTorch's
             return array("tensor", value.detach().cpu().numpy())

@@ -111,10 +111,10 @@ def _configs_are_read_once() -> Iterator[None]:
         if places != ["hydra.conf", str(conf_directory()), ""]:
             return load(repository, config_path)
         if config_path in kept:
-            return copy.copy(kept[config_path])
+            return copy.deepcopy(kept[config_path])
         loaded = load(repository, config_path)
         if loaded is not None and not loaded.is_schema_source:  # whose nodes get into the config
-            kept[config_path] = copy.copy(loaded)
+            kept[config_path] = copy.deepcopy(loaded)
         return loaded
 
     with pytest.MonkeyPatch.context() as patch:

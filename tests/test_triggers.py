@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_named(trigger: Trigger, inputs: Tensor, message: s
         ),
         (
             {"trigger": {"kind": "patch", "sise": 1}},
-            "attack.trigger.sise: unknown key; allowed are corner, size, value",
+            "attack.trigger.sise: unknown key; allowed are corner, size, value; did you mean size?",
         ),
         (
             {"trigger": {"size": 0.2}},
