@@ -60,6 +60,8 @@ ELSEWHERE = {
     "docs/deployment.md test: ray run": "tests/test_deployment.py test_two_nodes_of_ray",
     "docs/deployment.md test: tracker": "tests/test_tracker.py "
     "test_the_rows_of_a_run_are_those_that_the_tracker_gets",
+    "README.md test: audit": "tests/test_audit.py "
+    "test_the_audit_of_the_quickstart_ends_with_a_table",
     "docs/production.md test: audit": "tests/test_audit.py "
     "test_the_audit_of_the_quickstart_ends_with_a_table",
     "docs/production.md test: calibrate": "tests/test_calibrate.py "
