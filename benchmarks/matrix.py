@@ -182,6 +182,13 @@ def _clean(rows: pd.DataFrame) -> "pd.Series[float]":
     return seeds.groupby("defense").mean()
 
 
+def counted(rows: pd.DataFrame) -> str:
+    """Say how many runs and seeds there are."""
+    seeds = rows.groupby(["defense", "attack"])["seed"].nunique()
+    span = f"{seeds.min()} to {seeds.max()}" if seeds.min() < seeds.max() else f"{seeds.max()}"
+    return f"{len(rows):,} runs, {span} seeds a cell."
+
+
 def parts(rows: pd.DataFrame) -> dict[str, str]:
     """Return the parts of the page by name."""
     made = {}
@@ -191,11 +198,7 @@ def parts(rows: pd.DataFrame) -> dict[str, str]:
             some = bool(len(own))
             made[f"{setting} {kind} answer"] = answer(own, kind) if some else "Not run yet."
             made[f"{setting} {kind}"] = table(own, kind) if some else ""
-        counts = own.groupby(["defense", "attack"])["seed"].nunique()
-        said = (
-            f"{len(own):,} runs, {counts.min()} to {counts.max()} seeds a cell." if len(own) else ""
-        )
-        made[f"{setting} runs"] = said
+        made[f"{setting} runs"] = counted(own) if some else ""
     return made
 
 
@@ -207,7 +210,8 @@ def rebuilt(page: str, rows: pd.DataFrame) -> str:
 def opened(page: str, rows: pd.DataFrame) -> str:
     """Return the page of results with what the first setting shows of every defense."""
     own = rows[rows["setting"] == SETTINGS[0]]
-    return filled(page, {"matrix summary": summary(own), "matrix walked": walked(own)})
+    said = f"{counted(own)} Differences of a few points are within the spread.\n\n{walked(own)}"
+    return filled(page, {"matrix summary": summary(own), "matrix walked": said})
 
 
 def main(arguments: Sequence[str]) -> None:
