@@ -39,16 +39,26 @@ class Screen(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+class _Lines(logging.Handler):
+    """Warnings as lines, however wide the screen is."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line, which the terminal wraps."""
+        text = f"{record.levelname}  {record.getMessage()}"
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def show_warnings(console: Console) -> None:
     """Show the warnings of this suite, and silence what its libraries say of themselves."""
     import flwr.supercore  # noqa: F401  (sets a handler of its own as it is imported)
-    from rich.logging import RichHandler
 
     ours = Path(__file__).resolve().parents[1]
     folders = tuple(str(ours / name) for name in ("fl_backdoor", "strategies", "clients"))
-    handler = RichHandler(
-        logging.WARNING, console, show_time=False, show_path=False, markup=False, highlighter=None
-    )
+    handler = _Lines(console)
     handler.addFilter(lambda record: record.pathname.startswith(folders))
     logger = logging.getLogger("flwr")
     logger.handlers = [handler]

@@ -91,6 +91,7 @@ def test_warnings_of_the_suite_show_and_flowers_own_do_not(screen: StringIO) -> 
     FedAvg().aggregate_train(1, [])
     assert "Round 1 keeps the old global model" in screen.getvalue()
     assert "traceback" not in screen.getvalue()
+    assert not any(line.endswith(" ") for line in screen.getvalue().splitlines())  # not filled up
 
 
 def test_names_are_printed_as_they_are_in_any_encoding() -> None:
