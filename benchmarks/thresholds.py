@@ -32,8 +32,9 @@ SETTINGS = {
     "breast_cancer": ("dataset=breast_cancer", "model=logistic", "num_rounds=12",
                       "training.learning_rate=0.1", "training.decay=0", *FLIPS,
                       "attack.target=benign"),
-    "resnet": ("+experiment=flpoison_cifar10", "size=smoke", "num_rounds=4", *FLIPS,
-               "attack.target=horse", "attack.share=null"),
+    "resnet": ("dataset=cifar10/smoke", "model=resnet18", "model.width=4", "num_rounds=4",
+               "dataset.train_rows=1000", "training.learning_rate=0.05", "training.decay=0", *FLIPS,
+               "attack.target=horse"),
 }  # fmt: skip
 """Overrides by name.
 
