@@ -74,6 +74,8 @@ ELSEWHERE = {
 PLACEHOLDERS = {"strategy=S ": "strategy=sniper ", '/usr/bin/time -f "%M KiB" ': ""}
 """What stands in the docs for a choice, and a program that few machines have."""
 
+SLOW = pytest.mark.slow
+
 TINY = {
     "horizontal": [
         "dataset.source=bundled",
@@ -300,8 +302,19 @@ def write_own_data(folder: Path) -> None:
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("block", [b for b in OURS if noted(b.text)], ids=str)
+MANY = 12
+"""Commands of a block, beyond which it takes minutes however small each is made."""
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(b, marks=pytest.mark.exhaustive if len(noted(b.text)) > MANY else SLOW)
+        for b in OURS
+        if noted(b.text)
+    ],
+    ids=str,
+)
 def test_every_command_runs(block: Block, tmp_path: Path) -> None:
     write_shops(tmp_path)
     write_own_data(tmp_path)

@@ -2,9 +2,8 @@
 
 Nothing is trained: a config is composed, mutated, loaded, and built as far as a run does before
 its first message. By default every fourth pair of a key and a value is tried, so that each key has
-two values or three, and each value a quarter of the keys; ``pytest -m slow`` tries all of two
-experiments, and ``pytest -m exhaustive tests/test_mutations.py`` of every other. With ``-s`` it
-prints what is accepted.
+two values or three, and each value a quarter of the keys; ``pytest -m exhaustive tests/test_mutations.py``
+tries all. With ``-s`` it prints what is accepted.
 """
 
 import itertools
@@ -152,7 +151,7 @@ def test_mutated_keys_are_refused_by_name_or_valid(name: str) -> None:
     check(name, STEP)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", FEW)
 def test_all_mutated_keys_are_refused_by_name_or_valid(name: str) -> None:
     check(name)
