@@ -2,8 +2,8 @@
 
 Nothing is trained: a config is composed, mutated, loaded, and built as far as a run does before
 its first message. By default every fourth pair of a key and a value is tried, so that each key has
-two values or three, and each value a quarter of the keys; ``pytest -m exhaustive tests/test_mutations.py``
-tries all. With ``-s`` it prints what is accepted.
+two values or three, and each value a quarter of the keys; ``pytest -m exhaustive
+tests/test_mutations.py`` tries all. With ``-s`` it prints what is accepted.
 """
 
 import itertools
