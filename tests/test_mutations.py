@@ -9,6 +9,7 @@ tests/test_mutations.py`` tries all. With ``-s`` it prints what is accepted.
 import itertools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from fl_backdoor.data.vertical import mnist_rows
 from fl_backdoor.errors import UserError
 from fl_backdoor.loop.epoch import Vertical
 from fl_backdoor.loop.horizontal import Horizontal
+from fl_backdoor.loop.tracking import Tracking
 from fl_backdoor.schema import Config
 
 from .test_config import HORIZONTAL, VERTICAL
@@ -103,6 +105,7 @@ def prepare(config: DictConfig) -> None:
     experiment = Horizontal(loaded) if isinstance(loaded, Config) else Vertical(loaded)
     experiment.check()
     experiment.training(clean=False)
+    Tracking(loaded, Path(), experiment.unit)
 
 
 def refusal(config: DictConfig, key: str, mutation: str) -> str | None:

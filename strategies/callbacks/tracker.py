@@ -26,6 +26,9 @@ class Tracker:
     _is_open = False
     settings: Mapping[str, Any] = MappingProxyType({})
 
+    def __init__(self) -> None:
+        """Take no settings: a key that is given all the same is then named."""
+
     def open(self, number: int) -> None:
         """Begin, with the round of this number."""
 
