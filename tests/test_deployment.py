@@ -119,7 +119,7 @@ def test_the_walk_through(machine: Machine) -> None:
     assert "Attackers by node config: [3]" in machine.log
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_part_of_the_nodes_in_each_round(machine: Machine, tmp_path: Path) -> None:
     """The model of the command line, where the attacker is in some rounds only."""
     machine.start(printed("supernodes"))
