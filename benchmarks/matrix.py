@@ -92,12 +92,12 @@ def table(rows: pd.DataFrame, kind: str) -> str:
         "| --- | --- | " + "--- | " * (len(attacks) + 1),
     ]
     worst = own.groupby(["defense", "attack"])["effect"].mean().groupby("defense").max()
+    clean = _clean(rows)
     for defense in worst.sort_values(kind="stable").index:
         cells = own[own["defense"] == defense]
         shown = [_cell(cells[cells["attack"] == attack]) for attack in attacks]
-        clean = rows[rows["defense"] == defense].groupby("seed")["twin_accuracy"].first()
         lines.append(
-            f"| `{defense}` | {clean.mean():.1f} | {' | '.join(shown)} | {worst[defense]:.1f} |"
+            f"| `{defense}` | {clean[defense]:.1f} | {' | '.join(shown)} | {worst[defense]:.1f} |"
         )
     return "\n".join(lines)
 
@@ -194,8 +194,8 @@ def parts(rows: pd.DataFrame) -> dict[str, str]:
     made = {}
     for setting in SETTINGS:
         own = effects(rows[rows["setting"] == setting])
+        some = bool(len(own))
         for kind in KINDS:
-            some = bool(len(own))
             made[f"{setting} {kind} answer"] = answer(own, kind) if some else "Not run yet."
             made[f"{setting} {kind}"] = table(own, kind) if some else ""
         made[f"{setting} runs"] = counted(own) if some else ""

@@ -21,7 +21,7 @@ from strategies.graph.clique import maximum_clique
 from strategies.rules.sniper import AUTO_STEP, AUTO_THRESHOLD, honest_scale
 
 from .arguments import Parser
-from .config import fail
+from .config import ending
 from .errors import UserError
 from .files import DISTANCES, METRICS
 from .screen import Screen
@@ -216,12 +216,9 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     console = Screen()
-    try:
+    with ending(console.on_broken_pipe):
         recorded = read(Path(arguments.recorded), _numbers(arguments.attackers))
         console.print(drawn(proposals(recorded)))
-    except (UserError, OSError) as error:
-        console.on_broken_pipe()
-        fail(error)
     if not recorded.known:
         console.print("Who attacked is not known: all clients count as honest.")
     if recorded.distances is None:

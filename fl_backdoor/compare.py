@@ -7,7 +7,6 @@ are drawn over their epochs (Figs. 4 to 7 of Liu, Yi, Chen 2020). A sweep ends w
 """
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from rich.table import Table
 from strategies.checks import line as short_line
 
 from .arguments import Parser
-from .config import fail
+from .config import ending
 from .errors import UserError
 from .measure.caveats import caveats
 from .measure.figures import new_axes, save_figure
@@ -242,7 +241,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folders = arguments.folders
     console = Screen()
-    try:
+    with ending(console.on_broken_pipe):
         if "" in folders:  # as a path it would be the working directory
             raise UserError("'': not the name of a run or sweep directory")
         paths = [Path(folder) for folder in folders]
@@ -250,14 +249,6 @@ def main() -> None:
             print(as_frame(distinct(collect(find(paths)[0]))).to_csv(index=False), end="")
         else:
             show(paths, console)
-    except UserError as error:
-        fail(error)
-    except OSError as error:  # of standard output, which would be flushed again at exit
-        console.on_broken_pipe()
-        fail(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def fits(out: Table, console: Console) -> bool:

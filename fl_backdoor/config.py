@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from inspect import signature
 from pathlib import Path
@@ -239,6 +240,27 @@ def fail(error: BaseException) -> NoReturn:
     """End a command with one line on stderr and exit status 2."""
     print(f"error: {one_line(error)}", file=sys.stderr)
     raise SystemExit(2) from error
+
+
+@contextmanager
+def ending(leave_output: Callable[[], None]) -> Iterator[None]:
+    """End a command with one line where its work fails or is interrupted.
+
+    Parameters
+    ----------
+    leave_output : callable
+        Called where standard output may be gone, which would be flushed again at exit.
+    """
+    try:
+        yield
+    except UserError as error:
+        fail(error)
+    except OSError as error:
+        leave_output()
+        fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def one_line(error: BaseException) -> str:

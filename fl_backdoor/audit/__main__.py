@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table as Lines
 
 from ..arguments import Parser
-from ..config import fail
+from ..config import ending
 from ..errors import UserError
 from ..screen import Screen, counted
 from .cell import Result, Spec
@@ -57,14 +57,8 @@ def main() -> None:
     add("--out", metavar="DIR", help="write DIR/index.html, a page of the report, and audit.json")
     arguments = parser.parse_args()
     console = Screen()
-    try:
+    with ending(console.on_broken_pipe):
         status = audit(arguments, console)
-    except (UserError, OSError) as error:
-        console.on_broken_pipe()
-        fail(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
     raise SystemExit(status)
 
 

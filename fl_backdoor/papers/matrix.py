@@ -1,6 +1,6 @@
 """The matrix: every defense against every attack, in three settings of ours."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from .plan import Part, Plan
 
@@ -90,13 +90,12 @@ QUICK_ATTACKS = ("backdoor", "model_replacement", "alie", "min_max", "adaptive")
 def pairs(
     experiment: str,
     defenses: Iterable[str],
-    attacks: Iterable[str],
+    attacks: Collection[str],
     minutes: float,
     *,
     quick: bool = False,
 ) -> list[Part]:
     """Return a part for each attack and defense, the attacks of a defense beside each other."""
-    wanted = list(attacks)
     return [
         Part(
             experiment,
@@ -107,7 +106,7 @@ def pairs(
         )
         for defense in defenses
         for attack in ATTACKS
-        if attack["attack"] in wanted
+        if attack["attack"] in attacks
     ]  # fmt: skip
 
 
@@ -115,7 +114,7 @@ PLAN = Plan(
     "matrix",
     "Every defense against every attack",
     (
-        *pairs("matrix_digits", DEFENSES, {a["attack"]: 1 for a in ATTACKS}, 0.05, quick=True),
+        *pairs("matrix_digits", DEFENSES, [a["attack"] for a in ATTACKS], 0.05, quick=True),
         *pairs("matrix_cohort", COHORT, COHORT_ATTACKS, 0.2),
         *pairs("matrix_mnist", MNIST, MNIST_ATTACKS, 1.7),
     ),

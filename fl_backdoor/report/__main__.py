@@ -4,11 +4,10 @@ Any set of run and sweep directories becomes one page, ``DIR/index.html``, that 
 tidy tables and figures beside it. What cannot be read is named and skipped.
 """
 
-import sys
 from pathlib import Path
 
 from ..arguments import Parser
-from ..config import fail
+from ..config import ending
 from ..errors import UserError
 from ..screen import Screen
 from .report import write_report
@@ -21,7 +20,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     arguments = parser.parse_args()
     console = Screen()
-    try:
+    with ending(console.on_broken_pipe):
         if "" in (*arguments.runs, arguments.out):  # as a path it would be the working directory
             raise UserError("'': not the name of a directory")
         write_report(
@@ -29,12 +28,6 @@ def main() -> None:
             Path(arguments.out),
             lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
         )
-    except (UserError, OSError) as error:
-        console.on_broken_pipe()
-        fail(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":
