@@ -45,6 +45,8 @@ ELSEWHERE = {
     # Hours; there a small grid.
     "docs/reproduction.md test: whole papers": "tests/test_reproduce.py "
     "test_a_grid_runs_ends_in_the_report_and_goes_on",
+    "docs/matrix.md test: whole matrix": "tests/test_reproduce.py "
+    "test_a_command_that_is_killed_leaves_no_process",
     "docs/sweeps.md test: submitit": "tests/test_launchers.py test_a_launcher_and_a_sweeper",
     "docs/sweeps.md test: optuna": "tests/test_launchers.py test_a_launcher_and_a_sweeper",
     "docs/deployment.md test: superlink": "tests/test_deployment.py machine",

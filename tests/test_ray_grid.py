@@ -49,6 +49,7 @@ def odd_app() -> ClientApp:
             if "exit" in said:
                 raise SystemExit(3)
             if "sleep" in said:
+                (folder / str(os.getpid())).touch()
                 time.sleep(600)
         time.sleep(0.1)  # so that each worker gets some
         import ray
@@ -161,16 +162,21 @@ def test_workers_that_die_in_a_pause_are_nobodys_fault(ask: Ask, caplog: Any) ->
 
 
 def test_who_hangs_is_named_given_up_and_the_worker_replaced(
-    ask: Ask, grid: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ask: Ask,
+    grid: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     before = ask()
     monkeypatch.setattr(grid, "_patience", 0.6)
-    replies = ask(timeout=10, client=3, sleep=True, **{"server-round": 4})
+    replies = ask(timeout=10, client=3, sleep=True, folder=str(tmp_path), **{"server-round": 4})
     assert replies.keys() == {0, 1, 2}
     assert "round 4 waits for client 3" in caplog.messages
     after = ask()
     assert after[3]["count"] == before[3]["count"] + 1
-    assert after[3]["pid"] != before[3]["pid"]
+    (hanging,) = (int(file.name) for file in tmp_path.iterdir())
+    assert hanging not in {said["pid"] for said in after.values()}
 
 
 def test_a_node_that_is_gone_is_not_missed_and_the_next_one_is_used(ask: Ask, cluster: Any) -> None:

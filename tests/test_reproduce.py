@@ -1,8 +1,15 @@
 """Tests of `fl_backdoor.reproduce`: what a grid runs, over processes, and that it goes on."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import StringIO
 from itertools import product
 from pathlib import Path
@@ -167,6 +174,42 @@ def test_processes_do_the_same_as_one(tmp_path: Path) -> None:
     for one, two in zip(*found, strict=True):
         same = [(job.path / MODEL).read_bytes() for job in (one, two)]
         assert same[0] == same[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--quick"]])
+def test_a_command_that_is_killed_leaves_no_process(more: list[str], tmp_path: Path) -> None:
+    """The two commands of docs/matrix.md, killed in their first runs."""
+    command = [sys.executable, "-m", "fl_backdoor.reproduce", "matrix", "--jobs", "2", *more]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: any(tmp_path.rglob(METRICS)), 200)
+        process.kill()
+        process.wait()
+        until(lambda: not living(process.pid), 30)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def until(what: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def living(group: int) -> bool:
+    """Say whether any process of a group is there."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_the_part_of_a_run_is_read_from_its_rows(tmp_path: Path) -> None:

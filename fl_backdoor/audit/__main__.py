@@ -7,6 +7,7 @@ victims shall be read as: [tool.fl-backdoor] with target = 0 in its pyproject.to
 """
 
 import json
+import signal
 import sys
 import time
 from argparse import Namespace
@@ -57,6 +58,7 @@ def main() -> None:
     add("--out", metavar="DIR", help="write DIR/index.html, a page of the report, and audit.json")
     arguments = parser.parse_args()
     console = Screen()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a run would outlive it
     with ending(console.on_broken_pipe):
         status = audit(arguments, console)
     raise SystemExit(status)

@@ -2,13 +2,16 @@
 
 import json
 import multiprocessing
+import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing.connection import wait as wait_for
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -124,9 +127,17 @@ def _part(job: Job) -> float:
 
 
 def _begin() -> None:
-    """Let a process show warnings only, and an interrupt end it without a word."""
+    """Let a process show warnings only, and end with an interrupt or its parent without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     show_warnings(Screen())
+
+
+def _end_with_the_parent() -> None:
+    """End this process when its parent is gone, however: a killed one ends nobody."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
 
 
 def _bar(console: Console) -> Progress:
