@@ -377,6 +377,41 @@ def test_worst_cases_of_targeted_and_untargeted_attacks_stay_apart(tmp_path: Pat
     assert "Not ranked, as runs are missing: Sniper." in part.matrices[0].answer()
 
 
+def test_many_defenses_are_a_grid_and_the_curves_are_of_the_best(
+    undrawn: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve of them, of which the later letters do worse."""
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(
+        figures, "_save", lambda figure, place: drawn.setdefault(place.name, figure)
+    )
+    names = ["FedAvg", *"BCDEFGHIJKL"]
+    for number, name in enumerate(names):
+        rate = 0.9 if name == "FedAvg" else number / 20
+        config = {"strategy": {"_target_": name}}
+        planted(tmp_path / name, config, {"attack_success_rate": rate})
+    [part] = parts(tmp_path)
+    floor = SUMMARY["attack_success_floor"]
+    rows = pd.DataFrame(
+        {"run": str(tmp_path / name), "number": 1, "unit": "round", "main_accuracy": 0.9}
+        for name in names
+    )
+    found = dict(figures.draw_section(part, rows, tmp_path / "1"))
+    grid, curves = (drawn[name].axes[0] for name in ("1-targeted", "1-main-accuracy"))
+    best_first = [*"BCDEFGHIJKL", "FedAvg"]
+    assert [label.get_text() for label in grid.get_yticklabels()] == best_first
+    told = [str(round(100 * (n / 20 - floor))) for n in range(1, 12)]
+    assert [text.get_text() for text in grid.texts][:11] == told
+    assert [line.get_label() for line in curves.lines] == ["FedAvg", *"BCDEFGH"]
+    assert any("the best defenses" in said for said in found.values())
+
+
+def test_a_long_name_breaks_where_what_is_inside_begins() -> None:
+    assert figures._wrapped("AdaptiveClipping(NearestNeighborMixing(TrimmedMean))", 40) == (
+        "AdaptiveClipping(NearestNeighborMixing(\nTrimmedMean))"
+    )
+
+
 def test_an_estimate_is_students(tmp_path: Path) -> None:
     values = [0.1, 0.4, 0.25]
     estimate = Estimate.of([*values, None])

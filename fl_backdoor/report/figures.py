@@ -17,8 +17,12 @@ from .matrix import ATTACK, DEFENSE, Estimate, Matrix, Section, in_order
 STYLES: Final = ("-", "--", "-.", ":")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 SHOWN: Final = ": mean over seeds, and its 95 % interval where there are several"
+GRID: Final = ": mean over seeds; bold where the attack beats the defense"
+BEST: Final = "the best defenses by their worst attack alone, as there are many"
 MOST_PANELS: Final = 24
 """Attacks that are drawn; the tables have them all."""
+MOST_LINES: Final = 8
+"""Defenses that eyes can follow in one figure; of more, the best and a grid are drawn."""
 
 
 def draw_section(section: Section, rows: pd.DataFrame, place: Path) -> list[tuple[Path, str]]:
@@ -41,18 +45,54 @@ def draw_section(section: Section, rows: pd.DataFrame, place: Path) -> list[tupl
     found = []
     for matrix in section.matrices:
         path = place.with_name(f"{place.name}-{matrix.kind.name}")
-        found.append((_save(_success(matrix), path), f"{matrix.kind.title}{SHOWN}"))
+        many = len(matrix.defenses) > MOST_LINES
+        figure, shown = (_grid(matrix), GRID) if many else (_points(matrix), SHOWN)
+        found.append((_save(figure, path), f"{matrix.kind.title}{shown}"))
+    best = _followed(section)
     own = rows.merge(section.table[[RUN, ATTACK, DEFENSE]], on=RUN)
     for unit, part in own.groupby("unit"):
         for measure in drawn(str(unit)):
             if measure.name in part and part[measure.name].notna().any():
                 path = place.with_name(f"{place.name}-{measure.name}".replace("_", "-"))
-                figure = _curves(part, measure, str(unit))
+                figure = _curves(part[part[DEFENSE].isin(best)], measure, str(unit))
                 found.append((_save(figure, path), f"{measure.title.strip()} by {unit}{SHOWN}"))
+                if len(best) < part[DEFENSE].nunique():
+                    found[-1] = (found[-1][0], f"{found[-1][1]}; the plain average and {BEST}")
     return found
 
 
-def _success(matrix: Matrix) -> Any:
+def _followed(section: Section) -> list[str]:
+    """Return the defenses whose rounds are drawn."""
+    defenses = in_order(section.table[DEFENSE])
+    if len(defenses) <= MOST_LINES:
+        return defenses
+    first = section.matrices[0].by_worst() if section.matrices else defenses
+    return in_order([*defenses[:1], *[d for d in first if d != defenses[0]][: MOST_LINES - 1]])
+
+
+def _grid(matrix: Matrix) -> Any:
+    """Draw a field for each cell, the darker the better the attack does, with its mean in it."""
+    defenses = matrix.by_worst()
+    figure, axes = new_axes(3.5 + 0.55 * len(matrix.attacks), 2.2 + 0.24 * len(defenses))
+    cells = [[matrix.cells.get((d, a)) for a in matrix.attacks] for d in defenses]
+    means = [[None if c is None else c.success.mean for c in row] for row in cells]
+    points = 100 * np.array(means, dtype=float)
+    axes.imshow(points.clip(0, 100), cmap="Greys", vmin=0, vmax=130, aspect="auto")
+    for (y, x), value in np.ndenumerate(points):
+        if not np.isnan(value):
+            beaten = matrix.beaten(defenses[y], matrix.attacks[x])
+            axes.text(
+                x, y, f"{round(value)}", ha="center", va="center", fontsize=8,
+                color="white" if value > 75 else "black", weight="bold" if beaten else None,
+            )  # fmt: skip
+    axes.set_xticks(range(len(matrix.attacks)), [_wrapped(a, 26) for a in matrix.attacks])
+    axes.tick_params(axis="x", labelrotation=90, labelsize=8)
+    axes.set_yticks(range(len(defenses)), [_wrapped(d, 40) for d in defenses], fontsize=8)
+    axes.set(xlabel="attack", ylabel="defense, the best by its worst attack first")
+    return figure
+
+
+def _points(matrix: Matrix) -> Any:
     """Draw a point for each cell: the mean and its 95 % interval."""
     width = min(14.0, 3.5 + 0.35 * len(matrix.attacks) * (1 + 0.4 * len(matrix.defenses)))
     figure, axes = new_axes(max(6.4, width), 4.2)
@@ -69,8 +109,10 @@ def _success(matrix: Matrix) -> Any:
     axes.axhline(0, color="black", lw=0.8)
     axes.axhline(100 * matrix.kind.beaten, color="black", lw=0.8, ls=":")
     axes.set_xlim(-0.5, len(matrix.attacks) - 0.5)
-    labels = [fill(name, 22) for name in matrix.attacks]
-    axes.set_xticks(range(len(labels)), labels, rotation=30 if len(labels) > 4 else 0)
+    labels = [_wrapped(name, 22) for name in matrix.attacks]
+    axes.set_xticks(range(len(labels)), labels)
+    if len(labels) > 4:
+        axes.tick_params(axis="x", labelrotation=90)
     axes.set(xlabel="attack", ylabel=f"{fill(matrix.kind.title, 40)} ({matrix.kind.unit})")
     axes.grid(axis="y", alpha=0.3)
     _legend(figure, axes)
@@ -96,7 +138,7 @@ def _curves(rows: pd.DataFrame, measure: Measure, unit: str) -> Any:
             axes.plot(numbers, mean, markersize=4, markevery=max(1, len(mean) // 8), **look)
             axes.fill_between(numbers, mean - half, mean + half, color=look["color"], alpha=0.15)
             axes.lines[-1].set_label(name)
-        axes.set(title=fill(attack, 40), xlabel=unit, ylabel=f"{measure.title.strip()} (%)")
+        axes.set(title=_wrapped(attack, 40), xlabel=unit, ylabel=f"{measure.title.strip()} (%)")
         axes.set(ylim=(-3, 103))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
@@ -124,6 +166,11 @@ def _looks(count: int) -> Iterable[dict[str, Any]]:
     return [{"color": c, "linestyle": s, "marker": m} for c, s, m in islice(looks, count)]
 
 
+def _wrapped(name: str, width: int) -> str:
+    """Break a name between its words, and where the name of what is inside begins."""
+    return fill(name.replace("(", "( "), width).replace("( ", "(")
+
+
 def _legend(figure: Any, *panels: Any) -> None:
     named = {
         label: handle
@@ -132,7 +179,7 @@ def _legend(figure: Any, *panels: Any) -> None:
     }
     if named:
         columns = 3 if len(panels) > 1 else 2
-        labels = [fill(label, 28) for label in named]
+        labels = [_wrapped(label, 28) for label in named]
         figure.legend(named.values(), labels, loc="outside lower center", ncols=columns, fontsize=8)
         rows = -(-sum(label.count("\n") + 1 for label in labels) // columns)
         figure.set_figheight(figure.get_figheight() + 0.2 * rows)

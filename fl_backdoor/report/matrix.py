@@ -22,6 +22,8 @@ TWINS: Final = "clean twins"
 """What is shown of a defense without runs that nobody attacks."""
 AXES: Final = {ATTACK: ("attack.",), DEFENSE: ("strategy.", "defenses.")}
 """How the keys of what an axis names begin."""
+MOST_NAMED: Final = 6
+"""Defenses that a sentence can hold."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,11 @@ class Matrix:
         told = {a: e for a, e in own.items() if e.mean is not None}
         return max(told.items(), key=lambda item: item[1].mean or 0.0) if told else None
 
+    def by_worst(self) -> list[str]:
+        """Return the defenses, the best by its worst attack first; untold ones last."""
+        worst = {d: w[1].mean or 0.0 for d in self.defenses if (w := self.worst(d))}
+        return sorted(self.defenses, key=lambda d: worst.get(d, math.inf))
+
     def untold(self, defense: str) -> list[str]:
         """Return the attacks of which a defense's runs do not tell, or not all."""
         return [
@@ -158,7 +165,8 @@ class Matrix:
         unit = self.kind.unit
         best, (attack, estimate) = min(whole.items(), key=lambda item: item[1][1].mean or 0.0)
         near = [d for d, (_, other) in whole.items() if d != best and estimate.overlaps(other)]
-        tied = f"; 95 % intervals overlap with {', '.join(near)}" if near else ""
+        others = ", ".join(near) if len(near) <= MOST_NAMED else f"those of {len(near)} others"
+        tied = f"; 95 % intervals overlap with {others}" if near else ""
         lost = {a: sum(self.beaten(d, a) for d in self.defenses) for a in self.attacks}
         strongest = max(lost, key=lambda a: (lost[a], self._mean(a)))
         least = f"{100 * self.kind.beaten:.0f} {unit}"
@@ -290,7 +298,7 @@ def _labels(part: pd.DataFrame, axis: str, keys: Sequence[str]) -> "pd.Series[st
     for name, alike in part.groupby(axis):
         for key in [key for key in keys if alike[key].nunique(dropna=False) > 1]:
             if name != NO_ATTACK:  # which it is whatever its keys
-                labels[alike.index] += f" {_leaf(key)}=" + alike[key].fillna(NOTHING)
+                labels[alike.index] += (f" {_leaf(key)}=" + alike[key]).fillna("")
     return labels
 
 

@@ -16,6 +16,7 @@ from .matrix import (
     ATTACK,
     AXES,
     DEFENSE,
+    MOST_NAMED,
     NO_ATTACK,
     Cell,
     Estimate,
@@ -98,11 +99,11 @@ def question(table: pd.DataFrame, parts: Sequence[Section]) -> str:
 
 
 def _names(parts: Sequence[Section], axis: str, what: str) -> str:
-    names = sorted({str(n).split(" ")[0] for p in parts for n in p.table[axis]} - {"no"})
-    if axis == ATTACK:
-        names = [name for name in names if name != NO_ATTACK]
-    if len(names) > 6:
-        return f"{len(names)} {what}s"
+    labels = {str(label) for part in parts for label in part.table[axis]} - {NO_ATTACK}
+    names = sorted({label.split(" ")[0] for label in labels})
+    if len(names) > MOST_NAMED:
+        # Sections name the same by different keys.
+        return f"{len(labels if len(parts) == 1 else names)} {what}s"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
