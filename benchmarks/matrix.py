@@ -13,11 +13,14 @@ from typing import Any
 import pandas as pd
 
 from fl_backdoor.files import COMMAND, SUMMARY, TWIN, read_json
+from fl_backdoor.measure.figures import save_figure
 from fl_backdoor.papers.page import filled
+from fl_backdoor.report.figures import draw_grid
+from fl_backdoor.report.matrix import TARGETED, UNTARGETED, Cell, Estimate, Matrix
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "matrix.md", DOCS / "data" / "matrix.csv"
-RESULTS = DOCS / "results.md"
+RESULTS, IMAGES = DOCS / "results.md", DOCS / "images"
 SETTINGS = ("matrix_digits", "matrix_cohort", "matrix_mnist")
 KEYS = ["setting", "defense", "attack", "seed"]
 MEASURED = {
@@ -32,13 +35,10 @@ MEASURED = {
 """Columns in %, by what they are called in a summary."""
 BESIDE = ("trigger", "poisoning", "poisoned_samples")
 """Keys that a column is not named by: they do not tell an attack from others of its yaml."""
-BEATEN = {"targeted": 20.0, "untargeted": 10.0}
-"""Points of success above the floor, or of accuracy, from which a defense counts as beaten."""
 ADAPTIVE = "adaptive"
-KINDS = {
-    "targeted": "attack success above its floor",
-    "untargeted": "accuracy lost against the clean twin",
-}
+KINDS = {kind.name: kind for kind in (TARGETED, UNTARGETED)}
+BEATEN = {name: 100 * kind.beaten for name, kind in KINDS.items()}
+"""Points of success above the floor, or of accuracy, from which a defense counts as beaten."""
 
 
 def tidy(folders: Iterable[Path]) -> pd.DataFrame:
@@ -123,12 +123,28 @@ def answer(rows: pd.DataFrame, kind: str) -> str:
         ", ".join(held) if held else f"none; the least is `{worst.index[0]}` ({worst.iloc[0]:.1f})"
     )
     most = ", ".join(f"`{name}` ({count} of {total})" for name, count in beats.head(3).items())
-    least = f"{BEATEN[kind]:.0f} points"
+    least, what = f"{BEATEN[kind]:.0f} points", KINDS[kind].title
     return (
-        f"- Defenses that hold every {kind} attack under {least} ({KINDS[kind]}, mean over seeds, "
+        f"- Defenses that hold every {kind} attack under {least} ({what}, mean over seeds, "
         f"worst attack in brackets): {first}.\n"
         f"- Attacks that take {least} or more from most defenses: {most}."
     )
+
+
+def matrix(rows: pd.DataFrame, kind: str) -> Matrix:
+    """Return the cells of a kind of attack, as a report has them."""
+    own = rows[rows["kind"] == kind]
+    cells = {
+        pair: Cell(
+            Estimate.of(runs["main_accuracy"] / 100),
+            Estimate.of(runs["effect"] / 100),
+            len(runs),
+            0,
+            int(runs["at_chance"].sum()),
+        )
+        for pair, runs in own.groupby(["defense", "attack"])
+    }
+    return Matrix(KINDS[kind], sorted(set(own["defense"])), sorted(set(own["attack"])), cells)
 
 
 def summary(rows: pd.DataFrame) -> str:
@@ -197,7 +213,8 @@ def parts(rows: pd.DataFrame) -> dict[str, str]:
         some = bool(len(own))
         for kind in KINDS:
             made[f"{setting} {kind} answer"] = answer(own, kind) if some else "Not run yet."
-            made[f"{setting} {kind}"] = table(own, kind) if some else ""
+            image = f"![{KINDS[kind].title}](images/{setting}_{kind}.png)"
+            made[f"{setting} {kind}"] = f"{image}\n\n{table(own, kind)}" if some else ""
         made[f"{setting} runs"] = counted(own) if some else ""
     return made
 
@@ -223,6 +240,10 @@ def main(arguments: Sequence[str]) -> None:
     rows = pd.read_csv(TABLE)
     PAGE.write_text(rebuilt(PAGE.read_text(), rows))
     RESULTS.write_text(opened(RESULTS.read_text(), rows))
+    for setting in sorted(set(rows["setting"])):
+        own = effects(rows[rows["setting"] == setting])
+        for kind in KINDS:
+            save_figure(draw_grid(matrix(own, kind)), IMAGES / f"{setting}_{kind}.png")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def draw_section(section: Section, rows: pd.DataFrame, place: Path) -> list[tupl
     for matrix in section.matrices:
         path = place.with_name(f"{place.name}-{matrix.kind.name}")
         many = len(matrix.defenses) > MOST_LINES
-        figure, shown = (_grid(matrix), GRID) if many else (_points(matrix), SHOWN)
+        figure, shown = (draw_grid(matrix), GRID) if many else (_points(matrix), SHOWN)
         found.append((_save(figure, path), f"{matrix.kind.title}{shown}"))
     best = _followed(section)
     own = rows.merge(section.table[[RUN, ATTACK, DEFENSE]], on=RUN)
@@ -70,7 +70,7 @@ def _followed(section: Section) -> list[str]:
     return in_order([*defenses[:1], *[d for d in first if d != defenses[0]][: MOST_LINES - 1]])
 
 
-def _grid(matrix: Matrix) -> Any:
+def draw_grid(matrix: Matrix) -> Any:
     """Draw a field for each cell, the darker the better the attack does, with its mean in it."""
     defenses = matrix.by_worst()
     figure, axes = new_axes(3.5 + 0.55 * len(matrix.attacks), 2.2 + 0.24 * len(defenses))
