@@ -14,7 +14,7 @@ DEFENSES: dict[str, Overrides] = {
     "gaussian_noise": {"strategy@strategy.strategy": "norm_clipping"},
     "krum": {},
     "multikrum": {},
-    "bulyan": {},
+    "bulyan": {"strategy.num_malicious": "4"},
     "fedmedian": {},
     "fedtrimmedavg": {},
     "geometric_median": {},
