@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 
 from clients import Attack
-from fl_backdoor.compose import composed
 from fl_backdoor.config import conf_directory
 from fl_backdoor.papers.page import filled
 
@@ -40,7 +40,8 @@ def methods(group: str) -> tuple[Method, ...]:
     """Return all horizontal yaml of ``strategy`` or ``attack`` that have a class, by name."""
     found = []
     for path in sorted((conf_directory() / group).glob("*.yaml")):
-        config = composed(f"{group}={path.stem}", "num_clients=20", "dataset=digits")
+        with initialize_config_dir(str(conf_directory()), version_base="1.3"):
+            config = compose(f"{group}/{path.stem}")
         target = str(config[group].get("_target_") or "")
         if target.startswith(("strategies.", "clients.")) and ".vertical." not in target:
             said = path.read_text().splitlines()[0].removeprefix("# ")

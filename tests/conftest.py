@@ -99,8 +99,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _configs_are_read_once() -> Iterator[None]:
+def read_once() -> None:
     """Let Hydra parse each file of ``conf`` once: half of what it takes to compose."""
     kept: dict[str, ConfigResult] = {}
     load = ConfigRepository.load_config
@@ -117,9 +116,10 @@ def _configs_are_read_once() -> Iterator[None]:
             kept[config_path] = copy.deepcopy(loaded)
         return loaded
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigRepository, "load_config", load_once)
-        yield
+    ConfigRepository.load_config = load_once  # type: ignore[method-assign]
+
+
+read_once()  # before modules compose what they are parametrized by
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,7 @@ def test_modules_import_only_what_their_package_promises(path):
     assert not hidden & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_copied_folder_works_alone(folder, tmp_path, isolated):
     """Including its subpackage, which alone of the strategies may need torch."""
@@ -121,6 +122,7 @@ assert not any(name.startswith(("clients.", "strategies.")) for name in sys.modu
     isolated(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_copy_has_any_name(folder, tmp_path, isolated):
     copied(folder, tmp_path / f"my_{folder}")

@@ -54,6 +54,7 @@ def test_startup_runs_all_its_commands() -> None:
     assert startup.main(["--repeats", "1"]).keys() == {"help", "tiny run", "later job"}
 
 
+@pytest.mark.slow
 def test_rounds_makes_the_steps_of_the_bare_loop() -> None:
     small = ["model.channels=[2]", "dataset.samples_per_class=10", "dataset.source=bundled"]
     one = ["engine=local", "engine.num_workers=1", "dataset.test_samples_per_class=10"]

@@ -34,6 +34,11 @@ def names(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
 
 
+def class_of(group: str, name: str) -> type[Any]:
+    """Return the class that a yaml names."""
+    return get_class(OmegaConf.load(conf_directory() / group / f"{name}.yaml")._target_)
+
+
 VERTICAL = [name for name in names("experiment") if name.startswith("vertical_")]
 PROTOCOLS = [
     "alignins_cifar10",
@@ -189,11 +194,7 @@ def test_the_protocol_decides_the_schema(protocol: str) -> None:
 
 def attacks(*kinds: type) -> list[str]:
     """Name the attacks of a protocol."""
-    nodes = {
-        name: OmegaConf.load(conf_directory() / "attack" / f"{name}.yaml")
-        for name in names("attack")
-    }
-    return [name for name, node in nodes.items() if issubclass(get_class(node._target_), kinds)]
+    return [name for name in names("attack") if issubclass(class_of("attack", name), kinds)]
 
 
 def test_every_attack_belongs_to_a_protocol() -> None:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -19,6 +18,8 @@ from fl_backdoor.config import conf_directory
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attackers import build_attack
 from fl_backdoor.federation.roster import build_roster
+
+from .test_config import class_of, names
 
 CLASSES = [str(digit) for digit in range(10)]
 
@@ -36,14 +37,7 @@ def composed(name: str, *overrides: str) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
-def is_horizontal(name: str) -> bool:
-    return name == "none" or issubclass(get_class(settings(name)["_target_"]), Attack)
-
-
-NAMES = [
-    path.stem for path in sorted((conf_directory() / "attack").glob("*.yaml"))
-    if is_horizontal(path.stem)
-]  # fmt: skip
+NAMES = [n for n in names("attack") if n == "none" or issubclass(class_of("attack", n), Attack)]
 
 
 @pytest.fixture(params=NAMES)

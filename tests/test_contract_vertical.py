@@ -4,23 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.utils import get_class
 
 from clients.vertical import PartyAttack
 from fl_backdoor.config import conf_directory
 from fl_backdoor.federation.vertical_attacks import VerticalAttack
 
 from . import test_vertical_experiment as vertical
-from .test_config import with_hydra
-
-
-def names(group: str) -> list[str]:
-    return sorted(path.stem for path in (conf_directory() / group).glob("*.yaml"))
+from .test_config import class_of, names
 
 
 def is_vertical(attack: str) -> bool:
-    node = with_hydra("protocol=vertical", f"attack={attack}")["attack"]
-    return issubclass(get_class(node["_target_"]), PartyAttack | VerticalAttack)
+    return issubclass(class_of("attack", attack), PartyAttack | VerticalAttack)
 
 
 ATTACKS = [name for name in names("attack") if name == "none" or is_vertical(name)]

@@ -139,7 +139,10 @@ def ray_address() -> Iterator[str]:
     "own",
     [
         [],
-        ["num_clients=12", "cohort.clients_per_round=5", "cohort.dropout=0.2", "seed=1"],
+        pytest.param(
+            ["num_clients=12", "cohort.clients_per_round=5", "cohort.dropout=0.2", "seed=1"],
+            marks=pytest.mark.slow,
+        ),
         # What the server computes itself.
         pytest.param(["strategy=fltrust", "root=held_out"], marks=pytest.mark.slow),
         pytest.param(["strategy=deepsight", "strategy.num_inputs=50"], marks=pytest.mark.slow),

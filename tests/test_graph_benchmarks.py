@@ -1,11 +1,13 @@
 """The benchmarks of the graph, at their smallest sizes: what they claim besides time."""
 
 import networkx as nx
+import pytest
 
 from benchmarks import clique, distances
 from strategies.graph.distances import TOLERANCE
 
 
+@pytest.mark.slow
 def test_every_family_of_the_clique_benchmark_is_solved_and_proven(capsys):
     results = clique.main(["--size", "30"])
     assert len(results) == len(capsys.readouterr().out.splitlines()) - 1 == 86
@@ -24,6 +26,7 @@ def test_the_clique_benchmark_takes_a_word(capsys):
     assert [name for name, _, _ in results] == ["cocktail party"]
 
 
+@pytest.mark.slow
 def test_distances_are_as_exact_and_as_small_as_the_benchmark_says(capsys):
     results = distances.main(["-n", "200", "-d", "60000"])
     assert list(results) == ["ordinary updates", "60 sybils"]

@@ -1,7 +1,7 @@
 """Every key of an experiment, given a wrong value: it is refused in a line that names it, or valid.
 
 Nothing is trained: a config is composed, mutated, loaded, and built as far as a run does before
-its first message. By default every fourth pair of a key and a value is tried, so that each key has
+its first message. Under ``-m slow`` every fourth pair of a key and a value is tried, so that each key has
 two values or three, and each value a quarter of the keys; ``pytest -m exhaustive
 tests/test_mutations.py`` tries all. With ``-s`` it prints what is accepted.
 """
@@ -148,6 +148,7 @@ def check(name: str, step: int = 1) -> None:
     assert not faults, "\n".join(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEW)
 def test_mutated_keys_are_refused_by_name_or_valid(name: str) -> None:
     assert math.gcd(STEP, len(VALUES) + 1) == 1, "each key would have the same values"

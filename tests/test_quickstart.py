@@ -162,6 +162,7 @@ def test_one_line_makes_the_client_app_malicious(run):
         assert set(report["clipped_nodes"]) >= {k + 1 for k in ATTACKERS}
 
 
+@pytest.mark.slow
 def test_the_copied_folder_is_enough(tmp_path, isolated):
     """Only ``strategies`` lies beside the app; the rest of the suite cannot be imported."""
     app = tmp_path / "quickstart-pytorch"

@@ -28,7 +28,7 @@ OWN = {
     "fang": ("attack.knowledge=all",),
     "label_flipping": ("attack.poisoning=replace", "attack.poisoned_samples=20"),
 }
-BY_DEFAULT = {"a3fl", "alie", "label_flipping"}
+BY_DEFAULT = {"alie"}
 
 
 def train(path: Path, *overrides: str, twins: Path | None = None) -> dict[str, Any]:
