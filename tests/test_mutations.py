@@ -1,9 +1,9 @@
 """Every key of an experiment, given a wrong value: it is refused in a line that names it, or valid.
 
 Nothing is trained: a config is composed, mutated, loaded, and built as far as a run does before
-its first message. Under ``-m slow`` every fourth pair of a key and a value is tried, so that each key has
-two values or three, and each value a quarter of the keys; ``pytest -m exhaustive
-tests/test_mutations.py`` tries all. With ``-s`` it prints what is accepted.
+its first message. ``pytest -m slow tests/test_mutations.py`` tries every fourth pair of a key and a
+value, so that each key has two values or three, and each value a quarter of the keys, and ``-m
+exhaustive`` all. With ``-s`` it prints what is accepted.
 """
 
 import itertools
