@@ -17,7 +17,7 @@ EVERY = {
     "report": ("report.__main__", "write runs as one page that opens offline"),
     "audit": ("audit.__main__", "attack your own Flower app, with and without defenses"),
     "calibrate": ("calibrate", "propose thresholds from recorded rounds"),
-    "list": ("listing", "attacks, defenses, datasets, models or experiments, a line each"),
+    "list": ("listing", "attacks, defenses, datasets, models or experiments, a sentence each"),
 }
 """By name: its module, and what it does."""
 

@@ -1,11 +1,8 @@
-"""List what there is to choose, a line each: ``python -m fl_backdoor.listing attacks``."""
+"""List what there is to choose, in a sentence each: ``python -m fl_backdoor.listing attacks``."""
 
-import ast
 import re
-from collections import Counter
 from itertools import takewhile
-from pathlib import Path
-from textwrap import shorten
+from textwrap import wrap
 
 from .arguments import WIDTH, Parser
 from .config import conf_directory
@@ -22,40 +19,16 @@ KINDS = {
 
 
 def listed(group: str) -> dict[str, str]:
-    """Return what each choice of a config group is.
-
-    A class says it in its docstring, a configuration that shares its class or has none in the
-    comment at its head.
-    """
+    """Return what each choice of a config group is: the first sentence at the head of its file."""
     paths = sorted((conf_directory() / group).glob("*.yaml"))
-    texts = {path.stem: path.read_text() for path in paths}
-    targets = {name: re.findall(r"^_target_: (\S+)", text, re.M) for name, text in texts.items()}
-    shared = Counter(target for found in targets.values() for target in found)
-    told = {}
-    for name, text in texts.items():
-        said = [summary_of(target) for target in targets[name]]
-        own = all(shared[target] == 1 for target in targets[name])
-        told[name] = " ".join([*said, comment(text)] if own else [comment(text), *said])
-    return told
+    return {path.stem: sentence(path.read_text()) for path in paths}
 
 
-def comment(text: str) -> str:
-    """Return the comment at the head of a configuration."""
+def sentence(text: str) -> str:
+    """Return the first sentence of the comment at the head of a configuration."""
     lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
-    return " ".join(line[2:] for line in lines if "@package" not in line)
-
-
-def summary_of(target: str) -> str:
-    """Return the first line of a class's docstring, read from its file; "" if it is not ours."""
-    package, _, name = target.rpartition(".")
-    folder = Path(__file__).parents[1] / package.partition(".")[0]
-    for path in sorted(folder.rglob("*.py")):
-        source = path.read_text()
-        if f"class {name}" in source:
-            for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.ClassDef) and node.name == name:
-                    return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""
+    comment = " ".join(line[2:] for line in lines if "@package" not in line)
+    return re.split(r"(?<=[^A-Z.]\.) (?=[A-Z])", comment)[0]
 
 
 def main() -> None:
@@ -70,8 +43,9 @@ def main() -> None:
         width = max(map(len, choices))
         lines.append(how)
         for name, what in choices.items():
-            text = shorten(what, WIDTH - width - 4, placeholder=" ...")
-            lines.append(f"  {name:<{width}}  {text}")
+            first, *rest = wrap(what, WIDTH - width - 4)
+            lines.append(f"  {name:<{width}}  {first}")
+            lines += [" " * (width + 4) + line for line in rest]
     try:
         print("\n".join(lines), flush=True)
     except BrokenPipeError:  # | head

@@ -1,5 +1,6 @@
 """``fl-backdoor``: one command for all, whose help fits a terminal and whose lists are whole."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from fl_backdoor import __version__, cli
 from fl_backdoor.config import conf_directory
 from fl_backdoor.help import help_text
-from fl_backdoor.listing import KINDS
+from fl_backdoor.listing import KINDS, listed
 from fl_backdoor.nearest import nearest
 
 
@@ -93,13 +94,15 @@ def test_lists_are_whole(kind: str, call: Any) -> None:
     status, out, err = call("list", kind)
     assert (status, err) == (0, "")
     assert narrow(out)
-    lines = [line.split(maxsplit=1) for line in out.splitlines() if line.startswith("  ")]
+    lines = [line.split(maxsplit=1) for line in out.splitlines() if re.match("  [^ ]", line)]
     groups = [how.lstrip("+").partition("=")[0] for how in KINDS[kind]]
     files = [
         path.stem for group in groups for path in sorted((conf_directory() / group).glob("*.yaml"))
     ]
     assert [line[0] for line in lines] == files
     assert all(len(line) == 2 for line in lines), "one of them says nothing of itself"
+    sentences = [listed(group) for group in groups]
+    assert all(said[-1] in ".:)" for group in sentences for said in group.values()), "cut"
 
 
 @pytest.mark.parametrize(
