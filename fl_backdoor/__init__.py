@@ -5,7 +5,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .folders import Folders
+from .folders import Folders, look_here_last
 
 if TYPE_CHECKING:
     from .api import compare_runs, load_results, run, run_sweep, write_report
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 sys.meta_path.insert(0, Folders())
+look_here_last()
 
 __version__ = "0.1.0"
 __all__ = ["compare_runs", "load_results", "run", "run_sweep", "write_report"]

@@ -2,9 +2,11 @@
 
 ``from fl_backdoor.strategies import Sniper`` gives what ``from strategies import Sniper`` gives:
 the very same modules. Where an app's own `strategies` stands in the way of that import, ours are
-loaded under the longer name.
+loaded under the longer name. Commands of the suite (``python -m fl_backdoor.simulate``), which
+Python lets look into the current folder first, look there last if it has folders of those names.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -15,6 +17,8 @@ from types import ModuleType
 
 HOME = Path(__file__).resolve().parents[1]
 NAMES = ("strategies", "clients")
+WORKER = "FL_BACKDOOR_WORKER"
+"""Stands in the environment of the suite's workers on Ray, which look into their folder first."""
 
 
 class Alias(Loader):
@@ -38,6 +42,15 @@ class Folders(MetaPathFinder):
         if found is not None and found.origin and Path(found.origin).resolve() == file:
             return ModuleSpec(name, Alias())
         return None if rest else spec_from_file_location(name, file)
+
+
+def look_here_last() -> None:
+    """Let a command find the suite's folders where the current one has such folders of its own."""
+    here = Path.cwd()
+    told_to_run = sys.argv[:1] == ["-m"]  # stands there while Python looks for the module
+    ours = told_to_run or WORKER in os.environ
+    if ours and here != HOME and any((here / name).exists() for name in NAMES):
+        sys.path[:] = [path for path in sys.path if Path(path).resolve() != here] + [str(here)]
 
 
 def _short(name: str) -> str:

@@ -86,6 +86,30 @@ assert sniper.Sniper is Sniper and Sniper.__module__ == "fl_backdoor.strategies.
 """)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_command_runs_where_an_app_has_folders_of_those_names(
+    engine: str, tmp_path: Path
+) -> None:
+    """With a rule from beside them as well."""
+    for name in ("strategies", "clients"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("mine = True\n")
+    rule = 'from strategies import Krum\n\n\nclass Mine(Krum):\n    """Krum, by another name."""\n'
+    (tmp_path / "rules_of_mine.py").write_text(rule)
+    own = [
+        *("dataset=digits", "model=mlp", "num_clients=5", "num_rounds=1", f"engine={engine}"),
+        *("attack=sign_flip", "attack.num_attackers=1", "hydra.run.dir=run"),
+        *("strategy=krum", "strategy._target_=rules_of_mine.Mine"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "fl_backdoor.simulate", *own], cwd=tmp_path, check=False,
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the sdist, and the wheel from it: in this environment, without a network."""

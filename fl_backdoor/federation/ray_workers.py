@@ -16,6 +16,7 @@ from ray._private import state, worker
 
 from ..config import one_line
 from ..errors import UserError
+from ..folders import WORKER
 from ..schema import EngineConfig
 from .engines import answer, twin
 
@@ -136,7 +137,9 @@ def start_ray(engine: EngineConfig) -> int:
             log_to_driver=False,
             logging_level=logging.ERROR,
             # Workers import the suite from where this process imports it.
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}},
+            runtime_env={
+                "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), WORKER: "1"}
+            },
         )
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise UserError(f"engine.address={engine.address}: {one_line(error)}") from error
