@@ -66,8 +66,10 @@ def test_there_is_no_z_for_a_majority(n: int, m: int) -> None:
 def test_each_coordinate_is_its_mean_less_z_standard_deviations(
     rows: list[list[float]], z: float | None, asked: int
 ) -> None:
-    (first, *others) = ALIE(z=z).collude(view(rows, asked=asked))
+    seen = view(rows, asked=asked)
+    (first, *others) = ALIE(z=z).collude(seen)
     used = z_max(asked, len(rows)) if z is None else z
+    assert seen.notes == {"z": used}
     for j, value in enumerate(first):
         column = [row[j] for row in rows]
         mu = sum(column) / len(column)

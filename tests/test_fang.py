@@ -97,8 +97,9 @@ def test_who_knows_their_own_takes_as_few_copies_as_will_do() -> None:
     for own, copies in ((apart, 1), (close, 2)):
         s = np.sign(own.mean(axis=0))
         assert greatest_lambda(own, s, copies - 1) == 0 if copies > 1 else True
-        sent = Fang().collude(view(own))
-        np.testing.assert_array_equal(sent, np.tile(-greatest_lambda(own, s, copies) * s, (5, 1)))
+        seen, expected = view(own), greatest_lambda(own, s, copies)
+        np.testing.assert_array_equal(Fang().collude(seen), np.tile(-expected * s, (5, 1)))
+        assert seen.notes == {"lambda": expected}
 
 
 def test_where_no_lambda_is_chosen_it_says_so_and_sends_what_was_trained(

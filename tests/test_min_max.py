@@ -60,7 +60,10 @@ def test_a_step_further_breaks_the_constraint(
     kind: type[Pushed], updates: list[list[float]], how: str
 ) -> None:
     known = np.array(updates)
-    crafted = kind(perturbation=how).collude(view(known))
+    seen = view(known)
+    crafted = kind(perturbation=how).collude(seen)
+    moved = seen.notes["gamma"] * perturbation(known, how)
+    np.testing.assert_array_equal(crafted[0], known.mean(axis=0) + moved)
     scale = max(1.0, float((known**2).sum()))
     assert (crafted == crafted[0]).all()
     assert stays(kind, crafted[0], known) <= 1e-9 * scale

@@ -72,5 +72,6 @@ class ALIE(Colluding):
     def collude(self, view: View) -> NDArray[np.float64]:
         """Send the same update from all."""
         z = z_max(view.asked, len(view.own)) if self.z is None else self.z
+        view.notes["z"] = z
         push = view.known.mean(axis=0) - z * view.known.std(axis=0)
         return np.tile(push, (len(view.own), 1))

@@ -96,7 +96,7 @@ class Fang(Colluding):
         if self.rule == "trimmed_mean":
             return beyond(view.known, view.rng().random(view.own.shape), view.honest is not None)
         s = np.sign(view.known.mean(axis=0))
-        lam = self.lam(view, s) if s.any() else 0.0
+        view.notes["lambda"] = lam = self.lam(view, s) if s.any() else 0.0
         if not lam:
             text = "Fang cannot act in round %s: Krum chooses -lambda s for no lambda >= %s"
             log(WARNING, text, view.round, FLOOR)

@@ -68,7 +68,7 @@ class Pushed(Colluding):
     def collude(self, view: View) -> Vector:
         """Send nabla^m = mean + gamma nabla^p from all."""
         push = perturbation(view.known, self.perturbation)
-        gamma = self.gamma(view.known, push) if push.any() else 0.0
+        view.notes["gamma"] = gamma = self.gamma(view.known, push) if push.any() else 0.0
         return np.tile(view.known.mean(axis=0) + gamma * push, (len(view.own), 1))
 
 
