@@ -1,6 +1,7 @@
 """Builders that many tests share."""
 
 import copy
+import functools
 import gc
 import logging
 import os
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 import fl_backdoor  # noqa: F401  (turns Flower's telemetry off before Flower is imported)
 from benchmarks.bounds import byzfl_module
 from fl_backdoor.config import conf_directory
+from fl_backdoor.data import mnist
 from fl_backdoor.federation.engines import LocalGrid
 from strategies import Robust
 
@@ -120,6 +122,9 @@ def read_once() -> None:
 
 
 read_once()  # before modules compose what they are parametrized by
+
+# Tests ask for many choices of digits in turn.
+mnist._of_digit = functools.cache(mnist._of_digit)
 
 
 @pytest.fixture(autouse=True)

