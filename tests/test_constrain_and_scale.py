@@ -36,7 +36,7 @@ def test_the_less_weight_classification_has_the_nearer_the_model_stays(
     state = ArrayRecord(network().state_dict())
     lengths = []
     for alpha in (1.0, 0.6, 0.2):
-        reply = attacker(ConstrainAndScale(alpha=alpha), **OPTIONS).train(
+        reply = attacker(ConstrainAndScale(factor=1.0, alpha=alpha), **OPTIONS).train(
             train_message(state), context()
         )
         lengths.append(norm(update(reply, state)))

@@ -1,11 +1,11 @@
 """Constrain-and-scale [Bagdasaryan et al., 2020]."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..attacker import Attack, Seat, Update
+from ..attacker import Seat
+from .model_replacement import ModelReplacement
 
 
 def anomaly_loss(model: nn.Module, received: dict[str, Tensor]) -> Tensor:
@@ -15,7 +15,7 @@ def anomaly_loss(model: nn.Module, received: dict[str, Tensor]) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class ConstrainAndScale(Attack):
+class ConstrainAndScale(ModelReplacement):
     """Train on poisoned data near the model received, then scale the update.
 
     Bagdasaryan et al. 2020, "How To Backdoor Federated Learning", section 4.3, Eq. 4 and
@@ -30,8 +30,8 @@ class ConstrainAndScale(Attack):
     ----------
     alpha : float
         Weight of the classification, above 0 and at most 1; with 1 it is `ModelReplacement`.
-    factor : float
-        gamma, the scaling of the update.
+    factor : float, optional
+        gamma, as for `ModelReplacement`.
 
     Raises
     ------
@@ -40,20 +40,14 @@ class ConstrainAndScale(Attack):
     """
 
     alpha: float = 0.5
-    factor: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        super().__post_init__()
         if not 0 < self.alpha <= 1:
             raise ValueError(f"alpha={self.alpha}: allowed is more than 0, at most 1")
-        if not 0 < self.factor < math.inf:
-            raise ValueError(f"factor={self.factor}: allowed is a finite number > 0")
 
     def loss(self, model: nn.Module, inputs: Tensor, labels: Tensor, seat: Seat) -> Tensor:
         """Weigh the loss of the attack carried against the distance."""
         own = super().loss(model, inputs, labels, seat)
         return self.alpha * own + (1 - self.alpha) * anomaly_loss(model, seat.received)
-
-    def craft(self, update: Update, seat: Seat) -> Update:  # noqa: ARG002
-        """Scale the update."""
-        return {name: self.factor * array for name, array in update.items()}
