@@ -175,6 +175,13 @@ def test_a_model_of_bytes_is_not_attacked_and_says_why(cell: Callable[..., Resul
     assert "target" in cell("grown_bytes", attack="backdoor").unattacked
 
 
+def test_boosted_trees_are_bagged_and_not_attacked(cell: Callable[..., Result]) -> None:
+    pytest.importorskip("xgboost")
+    result = cell("xgboost_trees", attack="sign_flip", clients=4, attackers=[2])
+    assert not result.error
+    assert "no float array" in result.unattacked
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -85,8 +85,8 @@ def audit(arguments: Namespace, console: Screen) -> int:
     total = len(rows) * len(columns)
     say(
         f"{project.folder}: {counted(len(spec.attackers), 'attacker')} of {spec.clients} clients; "
-        f"{counted(total, 'run')}: {len(columns)} columns ({', '.join(columns)}), "
-        f"{len(rows)} rows ({', '.join(rows)})"
+        f"{counted(total, 'run')}: {counted(len(columns), 'column')} ({', '.join(columns)}), "
+        f"{counted(len(rows), 'row')} ({', '.join(rows)})"
     )
     began = time.monotonic()
     first = run_apart(spec, arguments.timeout)

@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .. import report as reports
 from ..errors import UserError
+from ..screen import counted
 from .chosen import AS_YOU_ARE
 from .table import Table
 
@@ -44,6 +45,8 @@ def write_page(folder: Path, table: Table, report: dict[str, Any]) -> None:
         }
         for row in table.rows
     ]
+    rounds = counted(report["rounds"], "round")
     content = {"mark": MARK, "report": report, "columns": table.columns, "rows": rows}
-    page.write_text(template.render(**content, notes=table.notes()), encoding="utf-8")
+    text = template.render(**content, rounds=rounds, notes=table.notes())
+    page.write_text(text, encoding="utf-8")
     (folder / "audit.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
