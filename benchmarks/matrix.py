@@ -210,12 +210,12 @@ def parts(rows: pd.DataFrame) -> dict[str, str]:
     made = {}
     for setting in SETTINGS:
         own = effects(rows[rows["setting"] == setting])
-        some = bool(len(own))
         for kind in KINDS:
+            some = bool((own["kind"] == kind).any())
             made[f"{setting} {kind} answer"] = answer(own, kind) if some else "Not run yet."
             image = f"![{KINDS[kind].title}](images/{setting}_{kind}.png)"
             made[f"{setting} {kind}"] = f"{image}\n\n{table(own, kind)}" if some else ""
-        made[f"{setting} runs"] = counted(own) if some else ""
+        made[f"{setting} runs"] = counted(own) if len(own) else ""
     return made
 
 
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str]) -> None:
     RESULTS.write_text(opened(RESULTS.read_text(), rows))
     for setting in sorted(set(rows["setting"])):
         own = effects(rows[rows["setting"] == setting])
-        for kind in KINDS:
+        for kind in sorted(set(own["kind"])):
             save_figure(draw_grid(matrix(own, kind)), IMAGES / f"{setting}_{kind}.png")
 
 
