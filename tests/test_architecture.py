@@ -3,8 +3,10 @@
 import ast
 import importlib
 import inspect
+import io
 import shutil
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,43 @@ def test_public_names_exist_and_are_documented(package):
         for method, function in inspect.getmembers(public, inspect.isfunction):
             if not method.startswith("_") and function.__module__.startswith(package):
                 assert inspect.getdoc(function), f"{name}.{method}"
+
+
+LONGER = {
+    "sniper": "Algorithm 2, its shrinking, and the threshold of any model",
+    "deepsight": "three measures of what a model learned, and their clusters",
+    "server_optimizer": "three optimizers",
+    "a3fl": "the learning of a trigger",
+    "adaptive": "a search around any rule",
+    "label_flipping": "three kinds, four readings of Algorithm 1, and a client",
+    "backdoor": "triggers, their share, and a client",
+}
+"""Rules and attacks of more than a page, and what they hold."""
+
+
+def code_lines(text: str) -> int:
+    """Count lines without docstrings, comments and blank ones."""
+    docs = {
+        number
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    lines = {
+        number
+        for token in tokens
+        if token.type not in nothing and token.type != tokenize.ENDMARKER
+        for number in range(token.start[0], token.end[0] + 1)
+    }
+    return len(lines - docs)
+
+
+@pytest.mark.parametrize("folder", ["strategies/rules", "clients/attacks"])
+def test_a_rule_or_an_attack_is_a_page_of_code(folder):
+    found = {path.stem: code_lines(path.read_text()) for path in (ROOT / folder).glob("*.py")}
+    too_long = {name for name, lines in found.items() if lines > 65}
+    assert too_long <= LONGER.keys()
+    assert all(found[name] > 65 for name in LONGER.keys() & found.keys()), "one is short by now"
+    assert max(found.values()) <= 140
