@@ -172,3 +172,8 @@ def test_every_number_that_it_allows_has_a_z_above_0() -> None:
 def test_values_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ALIE(**options)
+
+
+def test_where_no_number_of_attackers_has_a_z_it_says_none() -> None:
+    with pytest.raises(ValueError, match="num_attackers=1: allowed are none of 4 clients, for"):
+        ALIE().check(4, 1)

@@ -64,9 +64,10 @@ class ALIE(Colluding):
         super().check(clients, attackers)
         least, most = 3 - clients % 2, clients // 2
         if self.z is None and not least <= attackers <= most:
+            allowed = f"{least} to {most}" if least <= most else "none"
             raise ValueError(
-                f"num_attackers={attackers}: allowed are {least} to {most} of {clients} clients, "
-                "for which z_max > 0, or any with a z"
+                f"num_attackers={attackers}: allowed are {allowed} of {clients} clients, for which "
+                "z_max > 0, or any with a z"
             )
 
     def collude(self, view: View) -> NDArray[np.float64]:
