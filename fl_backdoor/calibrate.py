@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from strategies.rules.sniper import AUTO_STEP, AUTO_THRESHOLD, first_majority, honest_scale
+from strategies.graph.majority import first_majority
+from strategies.rules.sniper import AUTO_STEP, AUTO_THRESHOLD, honest_scale
 
 from .arguments import Parser
 from .config import ending

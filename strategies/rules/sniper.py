@@ -4,7 +4,6 @@
 of clients that are all close to one another.
 """
 
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_positive
-from ..graph.clique import Clique, maximum_clique
+from ..graph.clique import maximum_clique
 from ..graph.distances import PairwiseDistances
+from ..graph.majority import first_majority
 from ..robust import Robust
 from ..round import Outcome, Round
 
@@ -171,49 +171,6 @@ def sniper(
     adjacency = between.below(gamma)
     members, tightest = _tightest(clique.members, adjacency, between.matrix)
     return Selection(members, gamma, proven=tightest and proven)
-
-
-def first_majority(
-    below: Callable[[float], NDArray[np.bool_]], start: float, epsilon: float, majority: int
-) -> tuple[Clique, float, bool]:
-    """Raise gamma from ``start`` by ``epsilon`` until a clique has a majority (Algorithm 2).
-
-    Parameters
-    ----------
-    below : callable
-        Of gamma makes the adjacency matrix of shape (n, n): which distances are below it.
-    start, epsilon : float
-        Distances, positive.
-    majority : int
-        More than N/2, at most n.
-
-    Returns
-    -------
-    tuple
-        The clique, the gamma at which it was found, and whether no search was cut short.
-    """
-    attempts: dict[int, Clique | None] = {}
-
-    def gamma(k: int) -> float:
-        """Return gamma after k steps; with a tiny epsilon k can outgrow any float."""
-        return start + k * epsilon if k.bit_length() < 1000 else math.inf
-
-    def has_majority(k: int) -> bool:
-        attempts[k] = maximum_clique(below(gamma(k)), at_least=majority)
-        clique = attempts[k]
-        return clique is not None and bool(clique.members)
-
-    low, high = -1, 0
-    while not has_majority(high):
-        low, high = high, 2 * high + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if has_majority(middle) else (middle, high)
-
-    clique = attempts[high]
-    assert clique is not None
-    proven = all(c is None or c.proven for c in attempts.values())
-    return clique, gamma(high), proven
 
 
 def honest_scale(distances: NDArray[np.float64], majority: int) -> float:
