@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
-from strategies.graph.clique import maximum_clique
-from strategies.rules.sniper import AUTO_STEP, AUTO_THRESHOLD, honest_scale
+from strategies.rules.sniper import AUTO_STEP, AUTO_THRESHOLD, first_majority, honest_scale
 
 from .arguments import Parser
 from .config import ending
@@ -192,19 +191,11 @@ def _gammas(distances: NDArray[np.float64], honest: NDArray[np.bool_]) -> list[P
         gamma = _up(times * scale)
         if not gamma > 0:
             continue
-        grown, members = gamma, _members(distances < gamma, majority)
-        while not members:  # as Sniper's own does, until there is a majority
-            grown += AUTO_STEP * gamma
-            members = _members(distances < grown, majority)
-        kept = np.isin(np.arange(len(distances)), members)
+        clique, *_ = first_majority(distances.__lt__, gamma, AUTO_STEP * gamma, majority)
+        kept = np.isin(np.arange(len(distances)), clique.members)
         left_out = float((~kept[honest]).mean()) if honest.any() else 0.0
         found.append(Proposal("sniper threshold", gamma, left_out, "clients of the last round"))
     return found
-
-
-def _members(adjacency: NDArray[np.bool_], majority: int) -> tuple[int, ...]:
-    clique = maximum_clique(adjacency, at_least=majority)
-    return () if clique is None else clique.members
 
 
 def main() -> None:

@@ -243,13 +243,15 @@ def fail(error: BaseException) -> NoReturn:
 
 
 @contextmanager
-def ending(leave_output: Callable[[], None]) -> Iterator[None]:
+def ending(leave_output: Callable[[], None], interrupted: str = "interrupted") -> Iterator[None]:
     """End a command with one line where its work fails or is interrupted.
 
     Parameters
     ----------
     leave_output : callable
         Called where standard output may be gone, which would be flushed again at exit.
+    interrupted : str
+        The line of an interrupted one.
     """
     try:
         yield
@@ -259,7 +261,7 @@ def ending(leave_output: Callable[[], None]) -> Iterator[None]:
         leave_output()
         fail(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .arguments import Parser
-from .config import fail
-from .errors import UserError
+from .config import ending
 from .papers.grids import PLANS
 from .papers.plan import Job, Plan, jobs
 from .papers.pool import in_words, missing, work
@@ -60,15 +59,9 @@ def main() -> None:
         end = "-quick" if arguments.quick else ""
         arguments.out = Path("reproduction") / (arguments.plan + end)
     console = Screen()
-    try:
+    again = "interrupted; the same command goes on from the last round of each run"
+    with ending(console.on_broken_pipe, again):
         failed = reproduce(PLANS[arguments.plan], arguments, console)
-    except (UserError, OSError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        print(
-            "interrupted; the same command goes on from the last round of each run", file=sys.stderr
-        )
-        raise SystemExit(130) from None
     if failed:
         print(f"error: {counted(len(failed), 'run')} failed:", *failed, sep="\n", file=sys.stderr)
         raise SystemExit(2)

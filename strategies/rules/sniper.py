@@ -167,6 +167,31 @@ def sniper(
         epsilon = max(AUTO_STEP * start, sys.float_info.min)
     else:
         start, epsilon = threshold, step
+    clique, gamma, proven = first_majority(between.below, start, epsilon, majority)
+    adjacency = between.below(gamma)
+    members, tightest = _tightest(clique.members, adjacency, between.matrix)
+    return Selection(members, gamma, proven=tightest and proven)
+
+
+def first_majority(
+    below: Callable[[float], NDArray[np.bool_]], start: float, epsilon: float, majority: int
+) -> tuple[Clique, float, bool]:
+    """Raise gamma from ``start`` by ``epsilon`` until a clique has a majority (Algorithm 2).
+
+    Parameters
+    ----------
+    below : callable
+        Of gamma makes the adjacency matrix of shape (n, n): which distances are below it.
+    start, epsilon : float
+        Distances, positive.
+    majority : int
+        More than N/2, at most n.
+
+    Returns
+    -------
+    tuple
+        The clique, the gamma at which it was found, and whether no search was cut short.
+    """
     attempts: dict[int, Clique | None] = {}
 
     def gamma(k: int) -> float:
@@ -174,7 +199,7 @@ def sniper(
         return start + k * epsilon if k.bit_length() < 1000 else math.inf
 
     def has_majority(k: int) -> bool:
-        attempts[k] = maximum_clique(between.below(gamma(k)), at_least=majority)
+        attempts[k] = maximum_clique(below(gamma(k)), at_least=majority)
         clique = attempts[k]
         return clique is not None and bool(clique.members)
 
@@ -187,10 +212,8 @@ def sniper(
 
     clique = attempts[high]
     assert clique is not None
-    gave_up = any(c is not None and not c.proven for c in attempts.values())
-    adjacency = between.below(gamma(high))
-    members, tightest = _tightest(clique.members, adjacency, between.matrix)
-    return Selection(members, gamma(high), proven=tightest and not gave_up)
+    proven = all(c is None or c.proven for c in attempts.values())
+    return clique, gamma(high), proven
 
 
 def honest_scale(distances: NDArray[np.float64], majority: int) -> float:
