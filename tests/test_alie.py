@@ -175,5 +175,5 @@ def test_values_out_of_range(options: dict[str, Any], message: str) -> None:
 
 
 def test_where_no_number_of_attackers_has_a_z_it_says_none() -> None:
-    with pytest.raises(ValueError, match="num_attackers=1: allowed are none of 4 clients, for"):
-        ALIE().check(4, 1)
+    with pytest.raises(ValueError, match="num_attackers=2: allowed are none of 4 clients, for"):
+        ALIE().check(4, 2)
