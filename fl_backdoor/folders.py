@@ -46,10 +46,11 @@ class Folders(MetaPathFinder):
 
 def look_here_last() -> None:
     """Let a command find the suite's folders where the current one has such folders of its own."""
-    here = Path.cwd()
     told_to_run = sys.argv[:1] == ["-m"]  # stands there while Python looks for the module
-    ours = told_to_run or WORKER in os.environ
-    if ours and here != HOME and any((here / name).exists() for name in NAMES):
+    if not told_to_run and WORKER not in os.environ:
+        return
+    here = Path.cwd()
+    if here != HOME and any((here / name).exists() for name in NAMES):
         sys.path[:] = [path for path in sys.path if Path(path).resolve() != here] + [str(here)]
 
 
