@@ -46,8 +46,9 @@ class Folders(MetaPathFinder):
 
 def look_here_last() -> None:
     """Let a command find the suite's folders where the current one has such folders of its own."""
-    told_to_run = sys.argv[:1] == ["-m"]  # stands there while Python looks for the module
-    if not told_to_run and WORKER not in os.environ:
+    looking = sys.argv[:1] == ["-m"]  # stands there while Python looks for the module to run
+    ours = looking and any(part.startswith("fl_backdoor.") for part in sys.orig_argv)
+    if not ours and WORKER not in os.environ:
         return
     here = Path.cwd()
     if here != HOME and any((here / name).exists() for name in NAMES):
