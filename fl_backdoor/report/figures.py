@@ -88,7 +88,7 @@ def draw_grid(matrix: Matrix) -> Any:
     axes.set_xticks(range(len(matrix.attacks)), [_wrapped(a, 26) for a in matrix.attacks])
     axes.tick_params(axis="x", labelrotation=90, labelsize=8)
     axes.set_yticks(range(len(defenses)), [_wrapped(d, 40) for d in defenses], fontsize=8)
-    axes.set(xlabel="attack", ylabel="defense, the best by its worst attack first")
+    axes.set(xlabel="attack", ylabel="defense, the best by\nits worst attack first")
     return figure
 
 
