@@ -14,7 +14,9 @@ from .test_alie import ROWS, view
 
 @given(rows=ROWS, epsilon=st.floats(0.1, 10))
 def test_it_sends_a_negative_multiple_of_the_mean(rows: list[list[float]], epsilon: float) -> None:
-    crafted = IPM(epsilon=epsilon).collude(view(rows))
+    seen = view(rows)
+    crafted = IPM(epsilon=epsilon).collude(seen)
+    assert seen.notes == {"epsilon": epsilon}
     expected = [-epsilon * sum(column) / len(rows) for column in zip(*rows, strict=True)]
     np.testing.assert_allclose(crafted, np.tile(expected, (len(rows), 1)), atol=1e-9)
 

@@ -39,4 +39,5 @@ class IPM(Colluding):
 
     def collude(self, view: View) -> NDArray[np.float64]:
         """Send the same update from all."""
+        view.notes["epsilon"] = self.epsilon
         return np.tile(-self.epsilon * view.known.mean(axis=0), (len(view.own), 1))
