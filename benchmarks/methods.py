@@ -12,6 +12,7 @@ from hydra.utils import get_class
 
 from clients import Attack
 from fl_backdoor.config import conf_directory
+from fl_backdoor.listing import sentence
 from fl_backdoor.papers.page import filled
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -44,12 +45,11 @@ def methods(group: str) -> tuple[Method, ...]:
             config = compose(f"{group}/{path.stem}")
         target = str(config[group].get("_target_") or "")
         if target.startswith(("strategies.", "clients.")) and ".vertical." not in target:
-            said = path.read_text().splitlines()[0].removeprefix("# ")
             carried = config[group].get("data")
             found.append(
                 Method(
                     path.stem,
-                    said,
+                    sentence(path.read_text()),
                     get_class(target),
                     str(config[group].get("knowledge") or "itself"),
                     str(carried._target_).rpartition(".")[2] if carried else "",

@@ -192,7 +192,7 @@ def _gammas(distances: NDArray[np.float64], honest: NDArray[np.bool_]) -> list[P
         gamma = _up(times * scale)
         if not gamma > 0:
             continue
-        clique, *_ = first_majority(distances.__lt__, gamma, AUTO_STEP * gamma, majority)
+        clique, *_ = first_majority(lambda g: distances < g, gamma, AUTO_STEP * gamma, majority)
         kept = np.isin(np.arange(len(distances)), clique.members)
         left_out = float((~kept[honest]).mean()) if honest.any() else 0.0
         found.append(Proposal("sniper threshold", gamma, left_out, "clients of the last round"))

@@ -2,7 +2,7 @@
 
 import re
 from itertools import takewhile
-from textwrap import wrap
+from textwrap import fill
 
 from .arguments import WIDTH, Parser
 from .config import conf_directory
@@ -43,9 +43,8 @@ def main() -> None:
         width = max(map(len, choices))
         lines.append(how)
         for name, what in choices.items():
-            first, *rest = wrap(what, WIDTH - width - 4)
-            lines.append(f"  {name:<{width}}  {first}")
-            lines += [" " * (width + 4) + line for line in rest]
+            begin, rest = f"  {name:<{width}}  ", " " * (width + 4)
+            lines.append(fill(what, WIDTH, initial_indent=begin, subsequent_indent=rest))
     try:
         print("\n".join(lines), flush=True)
     except BrokenPipeError:  # | head

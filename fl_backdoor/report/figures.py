@@ -18,7 +18,9 @@ STYLES: Final = ("-", "--", "-.", ":")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 SHOWN: Final = ": mean over seeds, and its 95 % interval where there are several"
 GRID: Final = ": mean over seeds; bold where the attack beats the defense"
-BEST: Final = "the best defenses by their worst attack alone, as there are many"
+BEST: Final = (
+    "the plain average and the best defenses by their worst attack alone, as there are many"
+)
 MOST_PANELS: Final = 24
 """Attacks that are drawn; the tables have them all."""
 MOST_LINES: Final = 8
@@ -46,18 +48,17 @@ def draw_section(section: Section, rows: pd.DataFrame, place: Path) -> list[tupl
     for matrix in section.matrices:
         path = place.with_name(f"{place.name}-{matrix.kind.name}")
         many = len(matrix.defenses) > MOST_LINES
-        figure, shown = (draw_grid(matrix), GRID) if many else (_points(matrix), SHOWN)
-        found.append((_save(figure, path), f"{matrix.kind.title}{shown}"))
-    best = _followed(section)
-    own = rows.merge(section.table[[RUN, ATTACK, DEFENSE]], on=RUN)
+        figure, said = (draw_grid(matrix), GRID) if many else (_points(matrix), SHOWN)
+        found.append((_save(figure, path), f"{matrix.kind.title}{said}"))
+    every, followed = section.table[[RUN, ATTACK, DEFENSE]], _followed(section)
+    own = rows.merge(every[every[DEFENSE].isin(followed)], on=RUN)
+    shown = SHOWN if len(followed) == every[DEFENSE].nunique() else f"{SHOWN}; {BEST}"
     for unit, part in own.groupby("unit"):
         for measure in drawn(str(unit)):
             if measure.name in part and part[measure.name].notna().any():
                 path = place.with_name(f"{place.name}-{measure.name}".replace("_", "-"))
-                figure = _curves(part[part[DEFENSE].isin(best)], measure, str(unit))
-                found.append((_save(figure, path), f"{measure.title.strip()} by {unit}{SHOWN}"))
-                if len(best) < part[DEFENSE].nunique():
-                    found[-1] = (found[-1][0], f"{found[-1][1]}; the plain average and {BEST}")
+                figure = _curves(part, measure, str(unit))
+                found.append((_save(figure, path), f"{measure.title.strip()} by {unit}{shown}"))
     return found
 
 
