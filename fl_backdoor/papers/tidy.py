@@ -34,8 +34,10 @@ MEASURES = (
 WHOLE = ("defense_precision", "defense_recall", "seconds")
 """Columns of the whole run."""
 
+DEVICE = "training.device"
+"""Column: where it trained, which decides the last bits but tells no two runs apart."""
 
-COLUMNS = [*KEYS, EARLY, "loss_first", *MEASURES, *WHOLE]
+COLUMNS = [*KEYS, EARLY, "loss_first", *MEASURES, *WHOLE, DEVICE]
 
 
 def tidy(folders: Iterable[Path]) -> pd.DataFrame:
@@ -80,7 +82,7 @@ def _has_ended(run: Path) -> bool:
 
 def _row(run: Path) -> dict[str, Any]:
     config = flatten_config(read_json(run / CONFIG))
-    row = {key: _short(config.get(key)) for key in KEYS}
+    row = {key: _short(config.get(key)) for key in (*KEYS, DEVICE)}
     if not (run / SUMMARY).exists():
         return row | {EARLY: 1}
     summary, rounds = read_json(run / SUMMARY), _rounds(run / METRICS)
