@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
@@ -30,6 +31,10 @@ from fl_backdoor.config import conf_directory
 from fl_backdoor.data import mnist
 from fl_backdoor.federation.engines import LocalGrid
 from strategies import Robust
+
+# Each process computes with one thread, as the suite's own do: there is one for each core.
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+torch.set_num_threads(1)
 
 # The same examples every time, however slow the machine.
 settings.register_profile(
