@@ -202,7 +202,7 @@ def counted(rows: pd.DataFrame) -> str:
     """Say how many runs and seeds there are."""
     seeds = rows.groupby(["defense", "attack"])["seed"].nunique()
     span = f"{seeds.min()} to {seeds.max()}" if seeds.min() < seeds.max() else f"{seeds.max()}"
-    return f"{len(rows):,} runs, {span} seeds a cell."
+    return f"{len(rows):,} runs, {span} seed{'s' * (span != '1')} a cell."
 
 
 def parts(rows: pd.DataFrame) -> dict[str, str]:
