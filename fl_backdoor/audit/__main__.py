@@ -25,9 +25,9 @@ from ..screen import Screen, counted
 from .cell import Result, Spec
 from .cells import run_apart
 from .chosen import AS_YOU_ARE, ATTACKS, DEFENSES, FIRST_ATTACKS, FIRST_DEFENSES, NOBODY, names
-from .page import write_page
+from .page import made_folder, write_page
 from .project import Project, read
-from .table import Table, broken, chosen_metric, parse_limit
+from .table import Table, broken, chosen_metric, outnumbered, parse_limit
 
 
 def main() -> None:
@@ -77,6 +77,7 @@ def audit(arguments: Namespace, console: Screen) -> int:
     defenses = names("defenses", arguments.defenses, DEFENSES)
     limits = dict(map(parse_limit, arguments.limit))
     spec = first_spec(project, arguments)
+    out = None if arguments.out is None else made_folder(arguments.out)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -95,10 +96,12 @@ def audit(arguments: Namespace, console: Screen) -> int:
         say(f"{project.folder} cannot be audited: {why}")
         return 1
     table = Table(chosen_metric(first.metrics, arguments.metric), {(AS_YOU_ARE, NOBODY): first})
+    others = counted(total - 1, "other run")
     say(
         f"It trains {counted(first.rounds, 'round')} by {first.strategy or 'no Strategy'} in "
-        f"{seconds:.0f} s; the {total - 1} other runs take about {(total - 1) * seconds / 60:.1f} "
-        "minutes"
+        f"{seconds:.0f} s"
+        + f"; {others}: about {(total - 1) * seconds / 60:.1f} minutes"
+        * (total > 1)
     )
     fill(table, spec, rows, columns, arguments.timeout, say)
     lines = broken(table, AS_YOU_ARE, limits)
@@ -107,19 +110,21 @@ def audit(arguments: Namespace, console: Screen) -> int:
         "clients": spec.clients,
         "attackers": len(spec.attackers),
         "rounds": first.rounds,
+        "clients_a_round": first.clients_a_round,
         "strategy": first.strategy,
         "seed": spec.seed,
         **table.as_json(),
         "broken_limits": lines,
     }
-    if arguments.out:
-        write_page(Path(arguments.out), table, report)
+    half = outnumbered(first.clients_a_round, spec.clients, len(spec.attackers))
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:
         console.print(drawn(table))
-        for note in table.notes():
+        for note in [*table.notes(), *filter(None, [half])]:
             console.print(note, soft_wrap=True, highlight=False)
+    if out is not None:
+        write_page(out, table, report, half)
     for text in lines:
         say(text)
     return int(bool(lines))
