@@ -1,12 +1,16 @@
 """The audit of anybody's app: what it sees, what it does, and what it says where it cannot."""
 
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -349,11 +353,15 @@ def test_few_clients_a_round_are_said(audited: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("attacks", "said"),
-    [("none", " s\n"), ("sign_flip", " s; 1 other run: about"), ("ipm,alie", "; 2 other runs: ")],
+    [
+        ("none", " s\n"),
+        ("sign_flip", " s; 1 other run: about 0 s\n"),
+        ("ipm,alie", " s; 2 other runs: about 0 s\n"),
+    ],
 )
 def test_other_runs_are_told_where_there_are_some(attacks: str, said: str, audited: Any) -> None:
     _, _, err = audited("--attacks", attacks, "--defenses", "none")
-    assert re.search(rf"It trains 3 rounds by FedAvg in \d+{said}", err)
+    assert re.search(rf"It trains 3 rounds by FedAvg in 0 s{said}\n", err)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +392,40 @@ def test_a_client_that_hangs_is_named_and_ended() -> None:
     result = run_apart(spec_of("hangs"), 20)
     said = r"hangs: no end of the train message of client \d+ in 20 s"
     assert re.fullmatch(said, result.error)
+
+
+@pytest.mark.slow
+def test_a_terminated_audit_leaves_nothing(tmp_path: Path) -> None:
+    """Neither the running app's process, which has a session of its own, nor its folder."""
+    audit = subprocess.Popen(
+        [sys.executable, "-m", "fl_backdoor.audit", str(APPS / "hangs")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    )
+    until = time.monotonic() + 120
+    while not any("train" in file.read_text() for file in tmp_path.glob("*/phase.txt")):
+        assert time.monotonic() < until
+        assert audit.poll() is None
+        time.sleep(0.1)
+    children = Path(f"/proc/{audit.pid}/task/{audit.pid}/children").read_text().split()
+    assert children
+    audit.terminate()
+    _, said = audit.communicate(timeout=30)
+    assert audit.returncode == 130
+    assert said.endswith("\ninterrupted\n")
+    assert list(tmp_path.iterdir()) == []
+    sessions = [line.rpartition(")")[2].split()[3] for line in stats()]
+    assert not set(children) & set(sessions)
+
+
+def stats() -> Iterator[str]:
+    """Yield what the system says of each process."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            yield path.read_text()
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from rich.table import Table as Lines
 from ..arguments import Parser
 from ..config import ending
 from ..errors import UserError
-from ..screen import Screen, counted
+from ..screen import Screen, counted, in_words
 from .cell import Result, Spec
 from .cells import run_apart
 from .chosen import AS_YOU_ARE, ATTACKS, DEFENSES, FIRST_ATTACKS, FIRST_DEFENSES, NOBODY, names
@@ -96,12 +96,11 @@ def audit(arguments: Namespace, console: Screen) -> int:
         say(f"{project.folder} cannot be audited: {why}")
         return 1
     table = Table(chosen_metric(first.metrics, arguments.metric), {(AS_YOU_ARE, NOBODY): first})
-    others = counted(total - 1, "other run")
+    left = total - 1
+    more = f"; {counted(left, 'other run')}: about {in_words(left * seconds / 60)}" if left else ""
     say(
         f"It trains {counted(first.rounds, 'round')} by {first.strategy or 'no Strategy'} in "
-        f"{seconds:.0f} s"
-        + f"; {others}: about {(total - 1) * seconds / 60:.1f} minutes"
-        * (total > 1)
+        f"{seconds:.0f} s{more}"
     )
     fill(table, spec, rows, columns, arguments.timeout, say)
     lines = broken(table, AS_YOU_ARE, limits)

@@ -20,7 +20,7 @@ from ..compose import composed
 from ..config import load, one_line
 from ..errors import UserError
 from ..files import CONFIG, ERROR, METRICS, SUMMARY, keep_command
-from ..screen import Screen, show_warnings
+from ..screen import Screen, in_words, show_warnings
 from .plan import Job
 
 EVERY = 1.0
@@ -94,13 +94,6 @@ def work(jobs: Sequence[Job], processes: int, console: Console) -> list[str]:
                 process.terminate()
             raise
     return failed
-
-
-def in_words(minutes: float) -> str:
-    """Write a time as people say it."""
-    if minutes < 1.5:
-        return f"{round(60 * minutes)} s"
-    return f"{round(minutes)} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _left(total: float, done: float, elapsed: float, processes: int) -> float:
