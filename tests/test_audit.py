@@ -354,9 +354,9 @@ def test_few_clients_a_round_are_said(audited: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("attacks", "said"),
     [
-        ("none", " s\n"),
-        ("sign_flip", " s; 1 other run: about 0 s\n"),
-        ("ipm,alie", " s; 2 other runs: about 0 s\n"),
+        ("none", ""),
+        ("sign_flip", "; 1 other run: about 0 s"),
+        ("ipm,alie", "; 2 other runs: about 0 s"),
     ],
 )
 def test_other_runs_are_told_where_there_are_some(attacks: str, said: str, audited: Any) -> None:
