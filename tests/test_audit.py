@@ -196,6 +196,15 @@ def test_a_server_without_a_strategy_is_attacked_and_not_defended(
     assert cell("no_strategy", defense="fedmedian").undefended == "the app starts no Strategy"
 
 
+def test_an_evaluation_without_a_number_is_said(
+    cell: Callable[..., Result], tmp_path: Path
+) -> None:
+    app = (APPS / "torch_tuples" / "app.py").read_text()
+    (tmp_path / "app.py").write_text(app.replace("hits / 20", "[hits / 20]"))
+    result = cell("torch_tuples", folder=str(tmp_path), rounds=1)
+    assert result.broken == "no evaluation metric that is a number is reported"
+
+
 def test_a_model_of_bytes_is_not_attacked_and_says_why(cell: Callable[..., Result]) -> None:
     result = cell("grown_bytes", attack="sign_flip")
     assert "no float array" in result.unattacked

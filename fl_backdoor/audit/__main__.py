@@ -73,6 +73,7 @@ def audit(arguments: Namespace, console: Screen) -> int:
         If an argument is out of range, or the folder holds no app.
     """
     project = read(Path(arguments.app))
+    name = str(project.folder) if project.folder.name else project.folder.resolve().name  # of "."
     attacks = names("attacks", arguments.attacks, ATTACKS)
     defenses = names("defenses", arguments.defenses, DEFENSES)
     limits = dict(map(parse_limit, arguments.limit))
@@ -85,7 +86,7 @@ def audit(arguments: Namespace, console: Screen) -> int:
     rows, columns = [AS_YOU_ARE, *defenses], [NOBODY, *attacks]
     total = len(rows) * len(columns)
     say(
-        f"{project.folder}: {counted(len(spec.attackers), 'attacker')} of {spec.clients} clients; "
+        f"{name}: {counted(len(spec.attackers), 'attacker')} of {spec.clients} clients; "
         f"{counted(total, 'run')}: {counted(len(columns), 'column')} ({', '.join(columns)}), "
         f"{counted(len(rows), 'row')} ({', '.join(rows)})"
     )
@@ -93,7 +94,7 @@ def audit(arguments: Namespace, console: Screen) -> int:
     first = run_apart(spec, arguments.timeout)
     seconds = time.monotonic() - began
     if why := first.refused or first.error or first.broken:
-        say(f"{project.folder} cannot be audited: {why}")
+        say(f"{name} cannot be audited: {why}")
         return 1
     table = Table(chosen_metric(first.metrics, arguments.metric), {(AS_YOU_ARE, NOBODY): first})
     left = total - 1
@@ -105,7 +106,7 @@ def audit(arguments: Namespace, console: Screen) -> int:
     fill(table, spec, rows, columns, arguments.timeout, say)
     lines = broken(table, AS_YOU_ARE, limits)
     report = {
-        "app": str(project.folder),
+        "app": name,
         "clients": spec.clients,
         "attackers": len(spec.attackers),
         "rounds": first.rounds,

@@ -262,7 +262,8 @@ def _measure(
         result.broken = line(error)
         return
     if not result.metrics:
-        result.broken = next(iter(turned.errors), "no evaluation metric is reported")
+        none = "no evaluation metric that is a number is reported"
+        result.broken = next(iter(turned.errors), none)
         return
     if trap is not None:
         before = batches.changed
