@@ -2,10 +2,15 @@
 
 import os
 import sys
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from .folders import Folders, look_here_last
+from .interrupt import handle_interrupts
+
+handle_interrupts()  # from the first import that takes time
+
+from importlib import import_module  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
+
+from .folders import Folders, look_here_last  # noqa: E402
 
 if TYPE_CHECKING:
     from .api import compare_runs, load_results, run, run_sweep, write_report

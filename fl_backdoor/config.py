@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
+from .interrupt import interruptible
 from .nearest import nearest, unknown_choice, unknown_key
 from .schema import CommonConfig, check_bounds
 
@@ -254,7 +255,8 @@ def ending(leave_output: Callable[[], None], interrupted: str = "interrupted") -
         The line of an interrupted one.
     """
     try:
-        yield
+        with interruptible():
+            yield
     except UserError as error:
         fail(error)
     except OSError as error:

@@ -15,6 +15,8 @@ from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from .interrupt import run_as_module
+
 HOME = Path(__file__).resolve().parents[1]
 NAMES = ("strategies", "clients")
 WORKER = "FL_BACKDOOR_WORKER"
@@ -46,9 +48,7 @@ class Folders(MetaPathFinder):
 
 def look_here_last() -> None:
     """Let a command find the suite's folders where the current one has such folders of its own."""
-    looking = sys.argv[:1] == ["-m"]  # stands there while Python looks for the module to run
-    ours = looking and any(part.startswith("fl_backdoor.") for part in sys.orig_argv)
-    if not ours and WORKER not in os.environ:
+    if not run_as_module() and WORKER not in os.environ:
         return
     here = Path.cwd()
     if here != HOME and any((here / name).exists() for name in NAMES):

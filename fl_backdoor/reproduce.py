@@ -14,8 +14,8 @@ from .arguments import Parser
 from .config import ending
 from .papers.grids import PLANS
 from .papers.plan import Job, Plan, jobs
-from .papers.pool import in_words, missing, work
-from .screen import Screen, counted
+from .papers.pool import missing, work
+from .screen import Screen, counted, in_words
 
 WIDTH = 80
 

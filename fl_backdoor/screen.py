@@ -84,6 +84,13 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def in_words(minutes: float) -> str:
+    """Write a time as people say it."""
+    if minutes < 1.5:
+        return f"{round(60 * minutes)} s"
+    return f"{round(minutes)} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
 def class_name(node: dict[str, Any]) -> str:
     """Name what a config node builds, and what that wraps."""
     name = str(node["_target_"]).rpartition(".")[2]

@@ -21,6 +21,7 @@ from .config import check_groups, conf_directory, fail, load, one_line
 from .errors import UserError
 from .files import COMMAND, CONFIG, ERROR, TWIN, Summary, keep_command
 from .help import help_text
+from .interrupt import interruptible
 from .schema import CommonConfig
 from .screen import Screen, show_warnings
 from .sweep import Sweep
@@ -92,7 +93,8 @@ def main() -> None:
         if flags & {"--help", "-h"}:
             print(help_text([part for part in sys.argv[1:] if part not in flags], *_commands()))
         else:
-            simulate()
+            with interruptible():
+                simulate()
     except BrokenPipeError:  # --help | head
         Screen().on_broken_pipe()
         raise SystemExit(1) from None

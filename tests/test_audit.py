@@ -1,11 +1,16 @@
 """The audit of anybody's app: what it sees, what it does, and what it says where it cannot."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,7 @@ from fl_backdoor.audit.cell import RefusedError, Result, Spec, run
 from fl_backdoor.audit.cells import run_apart
 from fl_backdoor.audit.chosen import AS_YOU_ARE, ATTACKS, DEFENSES, NOBODY, names
 from fl_backdoor.audit.project import read
-from fl_backdoor.audit.table import Table, broken, chosen_metric, parse_limit
+from fl_backdoor.audit.table import Table, broken, chosen_metric, outnumbered, parse_limit
 from fl_backdoor.audit.turned import victims_only
 from fl_backdoor.errors import UserError
 
@@ -159,12 +164,45 @@ def test_apps_that_can_be_audited(name: str, strategy: str, cell: Callable[..., 
         assert result.rounds == changes.get("rounds", 3)
 
 
+def test_what_a_round_asks_is_counted(cell: Callable[..., Result], tmp_path: Path) -> None:
+    app = (APPS / "torch_tuples" / "app.py").read_text()
+    (tmp_path / "app.py").write_text(app.replace("FedAvg()", "FedAvg(fraction_train=0.4)"))
+    assert cell("torch_tuples", folder=str(tmp_path), rounds=1).clients_a_round == 4
+    assert cell("torch_tuples", rounds=1).clients_a_round == 10
+    assert cell("no_strategy", rounds=1).clients_a_round is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "attackers", "said"),
+    [
+        (None, 9, ""),
+        (10, 4, ""),
+        (10, 5, "all 10 clients, of which 5 attack"),
+        (7, 3, ""),
+        (6, 3, "6 of 10 clients, of which 3 may attack"),
+        (2, 3, "2 of 10 clients, of which 2 may attack"),
+    ],
+)
+def test_half_of_a_round_is_said(asked: int | None, attackers: int, said: str) -> None:
+    sentence = f"A round asks {said}: most defenses assume fewer than half." if said else ""
+    assert outnumbered(asked, 10, attackers) == sentence
+
+
 def test_a_server_without_a_strategy_is_attacked_and_not_defended(
     cell: Callable[..., Result],
 ) -> None:
     result = cell("no_strategy", attack="sign_flip", rounds=2)
     assert result.metrics["accuracy"] < cell("no_strategy").metrics["accuracy"] - 0.3
     assert cell("no_strategy", defense="fedmedian").undefended == "the app starts no Strategy"
+
+
+def test_an_evaluation_without_a_number_is_said(
+    cell: Callable[..., Result], tmp_path: Path
+) -> None:
+    app = (APPS / "torch_tuples" / "app.py").read_text()
+    (tmp_path / "app.py").write_text(app.replace("hits / 20", "[hits / 20]"))
+    result = cell("torch_tuples", folder=str(tmp_path), rounds=1)
+    assert result.broken == "no evaluation metric that is a number is reported"
 
 
 def test_a_model_of_bytes_is_not_attacked_and_says_why(cell: Callable[..., Result]) -> None:
@@ -290,11 +328,113 @@ def test_a_folder_that_is_no_app_is_one_line(text: str | None, said: str, tmp_pa
     assert "\n" not in str(error.value)
 
 
+@pytest.fixture
+def audited(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[Any, str, str]]:
+    """Return a function that audits an app whose runs are made up; what they ended with."""
+
+    def audited(*arguments: str, **found: Any) -> tuple[Any, str, str]:
+        result = Result(metrics={"acc": 0.5}, strategy="FedAvg", rounds=3, **found)
+        monkeypatch.setattr(command, "run_apart", lambda *_: result)
+        app = str(APPS / "torch_tuples")
+        monkeypatch.setattr(sys, "argv", ["audit", app, *arguments])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        return end.value.code, *capsys.readouterr()
+
+    return audited
+
+
+def test_few_clients_a_round_are_said(audited: Any, tmp_path: Path) -> None:
+    """In the terminal, on the page, and as a number in the JSON."""
+    few = ["--attacks", "sign_flip", "--defenses", "none", "--out", str(tmp_path)]
+    sentence = "A round asks 4 of 10 clients, of which 3 may attack: most defenses assume fewer"
+    status, out, _ = audited(*few, clients_a_round=4)
+    assert status == 0
+    page = (tmp_path / "index.html").read_text()
+    assert out.count(sentence) == page.count(sentence) == 1
+    assert json.loads((tmp_path / "audit.json").read_text())["clients_a_round"] == 4
+    status, out, _ = audited(*few, clients_a_round=10)
+    assert "A round asks" not in out + (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("attacks", "said"),
+    [
+        ("none", ""),
+        ("sign_flip", "; 1 other run: about 0 s"),
+        ("ipm,alie", "; 2 other runs: about 0 s"),
+    ],
+)
+def test_other_runs_are_told_where_there_are_some(attacks: str, said: str, audited: Any) -> None:
+    _, _, err = audited("--attacks", attacks, "--defenses", "none")
+    assert re.search(rf"It trains 3 rounds by FedAvg in 0 s{said}\n", err)
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("", "out='': allowed"),
+        ("file", "out=file: File exists; allowed is a folder that can be made and written"),
+        ("file/page", "out=file/page: Not a directory; allowed"),
+        ("/proc/page", "out=/proc/page: No such file or directory; allowed"),
+        ("others", "out=others: its index.html is no audit's; allowed is another"),
+    ],
+)
+def test_an_out_that_cannot_be_written_is_refused_before_the_runs(
+    out: str, said: str, audited: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "index.html").write_text("<p>mine</p>")
+    monkeypatch.chdir(tmp_path)
+    status, printed, err = audited("--out", out)
+    assert (status, printed) == (2, "")
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_client_that_hangs_is_named_and_ended() -> None:
     result = run_apart(spec_of("hangs"), 20)
     said = r"hangs: no end of the train message of client \d+ in 20 s"
     assert re.fullmatch(said, result.error)
+
+
+@pytest.mark.slow
+def test_a_terminated_audit_leaves_nothing(tmp_path: Path) -> None:
+    """Neither the running app's process, which has a session of its own, nor its folder."""
+    audit = subprocess.Popen(
+        [sys.executable, "-m", "fl_backdoor.audit", str(APPS / "hangs")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    )
+    until = time.monotonic() + 120
+    while not any("train" in file.read_text() for file in tmp_path.glob("*/phase.txt")):
+        assert time.monotonic() < until
+        assert audit.poll() is None
+        time.sleep(0.1)
+    children = Path(f"/proc/{audit.pid}/task/{audit.pid}/children").read_text().split()
+    assert children
+    audit.terminate()
+    _, said = audit.communicate(timeout=30)
+    assert audit.returncode == 130
+    assert said.endswith("\ninterrupted\n")
+    assert list(tmp_path.iterdir()) == []
+    sessions = [line.rpartition(")")[2].split()[3] for line in stats()]
+    assert not set(children) & set(sessions)
+
+
+def stats() -> Iterator[str]:
+    """Yield what the system says of each process."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            yield path.read_text()
 
 
 @pytest.mark.slow

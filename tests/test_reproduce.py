@@ -29,6 +29,7 @@ from fl_backdoor.papers import plan as plans
 from fl_backdoor.papers import pool
 from fl_backdoor.papers.grids import PLANS
 from fl_backdoor.papers.plan import Job, Part, Plan, jobs
+from fl_backdoor.screen import in_words
 
 TINY = {
     "seed": "range(2)",
@@ -225,7 +226,7 @@ def test_the_part_of_a_run_is_read_from_its_rows(tmp_path: Path) -> None:
     [(0, "0 s"), (0.5, "30 s"), (1.4, "84 s"), (2.4, "2 min"), (90, "90 min"), (150, "2.5 h")],
 )
 def test_times_in_words(minutes: float, words: str) -> None:
-    assert pool.in_words(minutes) == words
+    assert in_words(minutes) == words
 
 
 def test_the_estimate_is_the_guess_and_then_the_pace() -> None:

@@ -21,13 +21,13 @@ from rich.table import Table as Lines
 from ..arguments import Parser
 from ..config import ending
 from ..errors import UserError
-from ..screen import Screen, counted
+from ..screen import Screen, counted, in_words
 from .cell import Result, Spec
 from .cells import run_apart
 from .chosen import AS_YOU_ARE, ATTACKS, DEFENSES, FIRST_ATTACKS, FIRST_DEFENSES, NOBODY, names
-from .page import write_page
+from .page import made_folder, write_page
 from .project import Project, read
-from .table import Table, broken, chosen_metric, parse_limit
+from .table import Table, broken, chosen_metric, outnumbered, parse_limit
 
 
 def main() -> None:
@@ -73,10 +73,12 @@ def audit(arguments: Namespace, console: Screen) -> int:
         If an argument is out of range, or the folder holds no app.
     """
     project = read(Path(arguments.app))
+    name = str(project.folder) if project.folder.name else project.folder.resolve().name  # of "."
     attacks = names("attacks", arguments.attacks, ATTACKS)
     defenses = names("defenses", arguments.defenses, DEFENSES)
     limits = dict(map(parse_limit, arguments.limit))
     spec = first_spec(project, arguments)
+    out = None if arguments.out is None else made_folder(arguments.out)
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -84,7 +86,7 @@ def audit(arguments: Namespace, console: Screen) -> int:
     rows, columns = [AS_YOU_ARE, *defenses], [NOBODY, *attacks]
     total = len(rows) * len(columns)
     say(
-        f"{project.folder}: {counted(len(spec.attackers), 'attacker')} of {spec.clients} clients; "
+        f"{name}: {counted(len(spec.attackers), 'attacker')} of {spec.clients} clients; "
         f"{counted(total, 'run')}: {counted(len(columns), 'column')} ({', '.join(columns)}), "
         f"{counted(len(rows), 'row')} ({', '.join(rows)})"
     )
@@ -92,34 +94,37 @@ def audit(arguments: Namespace, console: Screen) -> int:
     first = run_apart(spec, arguments.timeout)
     seconds = time.monotonic() - began
     if why := first.refused or first.error or first.broken:
-        say(f"{project.folder} cannot be audited: {why}")
+        say(f"{name} cannot be audited: {why}")
         return 1
     table = Table(chosen_metric(first.metrics, arguments.metric), {(AS_YOU_ARE, NOBODY): first})
+    left = total - 1
+    more = f"; {counted(left, 'other run')}: about {in_words(left * seconds / 60)}" if left else ""
     say(
         f"It trains {counted(first.rounds, 'round')} by {first.strategy or 'no Strategy'} in "
-        f"{seconds:.0f} s; the {total - 1} other runs take about {(total - 1) * seconds / 60:.1f} "
-        "minutes"
+        f"{seconds:.0f} s{more}"
     )
     fill(table, spec, rows, columns, arguments.timeout, say)
     lines = broken(table, AS_YOU_ARE, limits)
     report = {
-        "app": str(project.folder),
+        "app": name,
         "clients": spec.clients,
         "attackers": len(spec.attackers),
         "rounds": first.rounds,
+        "clients_a_round": first.clients_a_round,
         "strategy": first.strategy,
         "seed": spec.seed,
         **table.as_json(),
         "broken_limits": lines,
     }
-    if arguments.out:
-        write_page(Path(arguments.out), table, report)
+    half = outnumbered(first.clients_a_round, spec.clients, len(spec.attackers))
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:
         console.print(drawn(table))
-        for note in table.notes():
+        for note in [*table.notes(), *filter(None, [half])]:
             console.print(note, soft_wrap=True, highlight=False)
+    if out is not None:
+        write_page(out, table, report, half)
     for text in lines:
         say(text)
     return int(bool(lines))

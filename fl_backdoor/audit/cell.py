@@ -21,9 +21,9 @@ from flwr.supercore.object_ref import load_app
 
 from clients import Colluders
 
-from ..federation.engines import LocalGrid
 from .batches import Batches, Change
 from .chosen import ATTACKS, DEFENSES, Malice
+from .nodes import Nodes
 from .started import Started
 from .turned import Trap, Turned, counted
 
@@ -95,6 +95,8 @@ class Result:
         The app's.
     rounds : int
         That were run.
+    clients_a_round : int or None
+        The fewest that its strategy asked to train.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -107,6 +109,7 @@ class Result:
     unmeasured: str = ""
     strategy: str = ""
     rounds: int = 0
+    clients_a_round: int | None = None
 
 
 def run(spec: Spec, note: Callable[[str], None]) -> Result:
@@ -134,7 +137,7 @@ def run(spec: Spec, note: Callable[[str], None]) -> Result:
     who = spec.attackers if spec.attack else []
     turned = Turned(client_app, batches, malice, attack, who, trap, spec.seed, note)
     config = spec.config | {k: spec.rounds for k in ROUNDS_KEYS if k in spec.config and spec.rounds}
-    nodes = LocalGrid(turned, spec.clients, config)
+    nodes = Nodes(turned, spec.clients, config)
     grid: Grid = nodes
     if attack is not None and attack.hooks("collude"):
         grid = Colluders(nodes, attack, spec.attackers, seed=spec.seed)
@@ -157,6 +160,7 @@ def run(spec: Spec, note: Callable[[str], None]) -> Result:
         _judge(turned)
         result.strategy = ", ".join(dict.fromkeys(started.strategies))
         result.rounds = started.rounds or 0
+        result.clients_a_round = nodes.asked if started.strategies else None
         if defense is not None and not started.strategies:
             result.undefended = "the app starts no Strategy"
         poisoned = batches.changed
@@ -226,7 +230,7 @@ def _warnings() -> Iterator[list[str]]:
 def _measure(
     result: Result,
     spec: Spec,
-    nodes: LocalGrid,
+    nodes: Nodes,
     turned: Turned,
     started: Started,
     batches: Batches,
@@ -258,7 +262,8 @@ def _measure(
         result.broken = line(error)
         return
     if not result.metrics:
-        result.broken = next(iter(turned.errors), "no evaluation metric is reported")
+        none = "no evaluation metric that is a number is reported"
+        result.broken = next(iter(turned.errors), none)
         return
     if trap is not None:
         before = batches.changed

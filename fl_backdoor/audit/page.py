@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -9,25 +10,48 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from .. import report as reports
 from ..errors import UserError
 from ..screen import counted
-from .chosen import AS_YOU_ARE
+from .chosen import AS_YOU_ARE, ATTACKS
 from .table import Table
 
 MARK = '<meta name="generator" content="fl_backdoor.audit">'
 """By which an audit knows its own page again."""
 
 
-def write_page(folder: Path, table: Table, report: dict[str, Any]) -> None:
-    """Write ``index.html`` and ``audit.json`` into a folder.
+def made_folder(name: str) -> Path:
+    """Return the folder of a page, made and tried before what takes time.
 
     Raises
     ------
     UserError
-        If the folder holds another's ``index.html``.
+        If it cannot be made or written, or holds another's ``index.html``.
     """
+    folder = Path(name)
     page = folder / "index.html"
-    if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
-        raise UserError(f"out={folder}: its index.html is no audit's; allowed is another")
-    folder.mkdir(parents=True, exist_ok=True)
+    allowed = "allowed is a folder that can be made and written"
+    if not name:
+        raise UserError(f"out='': {allowed}")
+    try:
+        if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(f"out={name}: its index.html is no audit's; allowed is another")
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"out={name}: {error.strerror}; {allowed}") from error
+    return folder
+
+
+def write_page(folder: Path, table: Table, report: dict[str, Any], half: str) -> None:
+    """Write ``index.html`` and ``audit.json`` into a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        As `made_folder` returns it.
+    table, report
+        What the audit found.
+    half : str
+        That half of a round or more may attack, if they may.
+    """
     folders = [Path(__file__).parent, Path(reports.__file__).parent]
     environment = Environment(
         loader=FileSystemLoader(folders),
@@ -46,7 +70,15 @@ def write_page(folder: Path, table: Table, report: dict[str, Any]) -> None:
         for row in table.rows
     ]
     rounds = counted(report["rounds"], "round")
-    content = {"mark": MARK, "report": report, "columns": table.columns, "rows": rows}
-    text = template.render(**content, rounds=rounds, notes=table.notes())
-    page.write_text(text, encoding="utf-8")
+    text = template.render(
+        mark=MARK,
+        report=report,
+        rounds=rounds,
+        half=half,
+        columns=table.columns,
+        rows=rows,
+        notes=table.notes(),
+        attacks={name: ATTACKS[name].about for name in table.columns if name in ATTACKS},
+    )
+    (folder / "index.html").write_text(text, encoding="utf-8")
     (folder / "audit.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -195,3 +195,21 @@ def broken(table: Table, row: str, limits: Mapping[str, float]) -> list[str]:
         if over:
             said.append(f"limit {name}={most:g} is broken by {', '.join(over)}")
     return said
+
+
+def outnumbered(asked: int | None, clients: int, attackers: int) -> str:
+    """Say in a sentence that half of a round or more may attack, "" if that cannot be.
+
+    Parameters
+    ----------
+    asked : int or None
+        Clients that a round asks; None: not known.
+    clients, attackers : int
+        n, and P of them.
+    """
+    if asked is None or 2 * attackers < asked:
+        return ""
+    among = f"{asked} of {clients} clients, of which {min(asked, attackers)} may attack"
+    if asked == clients:
+        among = f"all {clients} clients, of which {attackers} attack"
+    return f"A round asks {among}: most defenses assume fewer than half."

@@ -7,10 +7,10 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait as wait_for
 
 from rich.console import Console
@@ -20,7 +20,7 @@ from ..compose import composed
 from ..config import load, one_line
 from ..errors import UserError
 from ..files import CONFIG, ERROR, METRICS, SUMMARY, keep_command
-from ..screen import Screen, show_warnings
+from ..screen import Screen, in_words, show_warnings
 from .plan import Job
 
 EVERY = 1.0
@@ -73,9 +73,10 @@ def work(jobs: Sequence[Job], processes: int, console: Console) -> list[str]:
     context = multiprocessing.get_context("spawn")  # torch and forks do not go together
     with ProcessPoolExecutor(processes, context, _begin) as pool, _bar(console) as bar:
         task = bar.add_task("", total=total, left=in_words(total / processes))
-        futures: dict[Future[str], Job] = {pool.submit(train, job): job for job in jobs}
-        open_ = set(futures)
         try:
+            with _held():
+                futures: dict[Future[str], Job] = {pool.submit(train, job): job for job in jobs}
+            open_ = set(futures)
             while open_:
                 ended, open_ = wait(open_, EVERY, FIRST_COMPLETED)
                 failed += _errors(futures, ended, bar.console)
@@ -93,13 +94,6 @@ def work(jobs: Sequence[Job], processes: int, console: Console) -> list[str]:
                 process.terminate()
             raise
     return failed
-
-
-def in_words(minutes: float) -> str:
-    """Write a time as people say it."""
-    if minutes < 1.5:
-        return f"{round(60 * minutes)} s"
-    return f"{round(minutes)} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _left(total: float, done: float, elapsed: float, processes: int) -> float:
@@ -129,8 +123,24 @@ def _part(job: Job) -> float:
 def _begin() -> None:
     """Let a process show warnings only, and end with an interrupt or its parent without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     show_warnings(Screen())
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Hold interrupts back meanwhile, and in processes that are started until they have begun."""
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which processes inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _end_with_the_parent() -> None:
