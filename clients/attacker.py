@@ -91,6 +91,8 @@ class Seat:
         The global model that this round began with, by name.
     model : torch.nn.Module or None
         The network, with the weights that it has at the moment.
+    said : set of str
+        What the log has of attacks that cannot act: each is said once.
     """
 
     client: int = 0
@@ -104,6 +106,21 @@ class Seat:
     scratch: dict[str, Any] = field(default_factory=dict)
     received: dict[str, Tensor] = field(default_factory=dict)
     model: nn.Module | None = None
+    said: set[str] = field(default_factory=set)
+    _idle: list[str] = field(default_factory=list, init=False)
+
+    def refuse(self, attack: object, reason: str) -> None:
+        """Say that an attack cannot act on this model or round; what was trained is sent."""
+        text = f"{type(attack).__name__} cannot act: {reason}"
+        if text not in self.said:
+            self.said.add(text)
+            log(logging.WARNING, "%s", text)
+        self._idle.append(text)
+
+    def idle(self) -> list[str]:
+        """Return what has been refused since this was asked last."""
+        said, self._idle = self._idle, []
+        return said
 
     @property
     def round_seed(self) -> int:

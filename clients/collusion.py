@@ -15,7 +15,7 @@ from .arrays import Arrays, decoded, encode
 from .attacker import CANNOT_ACT, Attack, Memory, Update, View, knowledge
 from .grids import GridProxy
 from .honest import server_round
-from .memory import CLEAN, give_attack_memory, take_attack_memory
+from .memory import CLEAN, give_attack_memory, take_attack_memory, take_idle
 from .updates import centers
 
 SHARED = "colluders"
@@ -174,6 +174,8 @@ class Colluders(GridProxy):
             return False
         for name, array in (take_attack_memory(reply) or {}).items():
             self.memory[f"{number}/{name}"] = array
+        if take_idle(reply):
+            self._count([number])
         if clean := take_attack_memory(reply, CLEAN):
             batch.clean[number] = clean
         if not self._hooks:

@@ -317,6 +317,22 @@ def test_an_attacker_with_other_arrays_or_none_that_are_finite_takes_no_part(
     assert "ALittle cannot act on 1 of 3 replies" in warning
 
 
+def test_marks_of_replies_are_counted_and_no_strategy_sees_them(how: str) -> None:
+    def marking(message: Message, context: Any) -> Message:
+        reply = client(message, context)
+        if context.node_id in {1, 5, 6}:  # of whom 1 is no attacker
+            reply.content["attack-cannot-act"] = ConfigRecord({"why": ["no victims"]})
+        return reply
+
+    for attack in (Attack(), ALittle()):
+        grid = Colluders(LocalGrid(marking, NODES), attack, WHO)
+        for number in (1, 2):
+            replies = ask(grid, how, number)
+            assert grid.notes == {"cannot-act": 2}
+            marked = {node for node in replies if "attack-cannot-act" in replies[node].content}
+            assert marked == {1}
+
+
 def test_a_wrong_shape_is_one_line() -> None:
     class Flat(Attack):
         def collude(self, view: View) -> NDArray[np.float64]:

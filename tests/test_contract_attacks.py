@@ -129,6 +129,22 @@ def test_its_memory_makes_another_process_go_on(name: str) -> None:
     assert same(whole[2], resumed)
 
 
+def test_who_has_nothing_to_poison_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Or refuses the data; one warning for all rounds, a mark on each reply."""
+    attack, (images, _) = new(name), data()
+    labels = torch.zeros(60, dtype=torch.int64).fill_(getattr(attack.goal, "target", 0))
+    options = {"rank": 1, "attackers": 3, "clients_per_attacker": 3.0, "spare": spare}
+    try:
+        attacker = MaliciousClient(network(), images, labels, attack=attack, **options)
+    except ValueError:
+        return
+    poisons, where, model = attack.hooks("poison"), context(), ArrayRecord(network().state_dict())
+    replies = [attacker.train(message(number, model), where) for number in (1, 2)]
+    if poisons and torch.equal(attacker.labels, labels) and torch.equal(attacker.images, images):
+        assert all("attack-cannot-act" in reply.content for reply in replies)
+        assert sum("it changes none of 60 samples" in text for text in caplog.messages) == 1
+
+
 def test_it_leaves_the_data_that_it_was_given_alone(name: str) -> None:
     images, labels = data()
     before = images.clone(), labels.clone()
