@@ -4,12 +4,14 @@ To write one, override what differs from honest training, and give the class a m
 ``attacks`` and a yaml in ``conf/attack``.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Optional
 
 import numpy as np
 from flwr.app import ArrayRecord
+from flwr.supercore import log
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,6 +19,9 @@ from .training import cross_entropy_loss, round_seed
 
 Memory = dict[str, NDArray[Any]]
 Update = dict[str, NDArray[np.float64]]
+CANNOT_ACT = "cannot-act"
+"""Note of a round: for how many attackers an attack found nothing to do."""
+
 KNOWLEDGE = ("own", "attackers", "all")
 """Whose updates an attacker may know, from the least to the most."""
 
@@ -86,6 +91,8 @@ class Seat:
         The global model that this round began with, by name.
     model : torch.nn.Module or None
         The network, with the weights that it has at the moment.
+    said : set of str
+        What the log has of attacks that cannot act: each is said once.
     """
 
     client: int = 0
@@ -99,6 +106,21 @@ class Seat:
     scratch: dict[str, Any] = field(default_factory=dict)
     received: dict[str, Tensor] = field(default_factory=dict)
     model: nn.Module | None = None
+    said: set[str] = field(default_factory=set)
+    _idle: list[str] = field(default_factory=list, init=False)
+
+    def refuse(self, attack: object, reason: str) -> None:
+        """Say that an attack cannot act on this model or round; what was trained is sent."""
+        text = f"{type(attack).__name__} cannot act: {reason}"
+        if text not in self.said:
+            self.said.add(text)
+            log(logging.WARNING, "%s", text)
+        self._idle.append(text)
+
+    def idle(self) -> list[str]:
+        """Return what has been refused since this was asked last."""
+        said, self._idle = self._idle, []
+        return said
 
     @property
     def round_seed(self) -> int:
@@ -138,7 +160,8 @@ class View:
     sent : ArrayRecord
         The model that was sent, whole.
     notes : dict
-        For what is worth a column of the round: numbers and words, by name.
+        For what is worth a column of the round: numbers and words, by name. `refuse` adds
+        ``cannot-act``: how many attackers send what they trained.
     """
 
     round: int
@@ -157,6 +180,19 @@ class View:
     def known(self) -> NDArray[np.float64]:
         """All updates that are known, the attackers' first, shape ``(P + m, p)``."""
         return self.own if self.honest is None else np.concatenate([self.own, self.honest])
+
+    @property
+    def alike(self) -> bool:
+        """Whether all updates that are known are equal: their mean may then differ by rounding."""
+        known = self.known
+        return bool((known == known[0]).all())
+
+    def refuse(self, attack: object, reason: str) -> NDArray[np.float64]:
+        """Send what was trained, because an attack cannot act on this round; the log says why."""
+        text = "%s cannot act in round %s: %s"
+        log(logging.WARNING, text, type(attack).__name__, self.round, reason)
+        self.notes[CANNOT_ACT] = len(self.own)
+        return self.own
 
     def rng(self) -> np.random.Generator:
         """Return a generator that the run's seed and the round decide."""

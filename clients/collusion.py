@@ -12,10 +12,10 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .arrays import Arrays, decoded, encode
-from .attacker import Attack, Memory, Update, View, knowledge
+from .attacker import CANNOT_ACT, Attack, Memory, Update, View, knowledge
 from .grids import GridProxy
 from .honest import server_round
-from .memory import CLEAN, give_attack_memory, take_attack_memory
+from .memory import CLEAN, give_attack_memory, take_attack_memory, take_idle
 from .updates import centers
 
 SHARED = "colluders"
@@ -40,8 +40,8 @@ class Colluders(GridProxy):
     Works around anybody's strategy, wherever the clients are: honest replies pass untouched,
     and the parameters in the attackers' train replies are replaced by the model received plus
     what `Attack.collude` returns; statistics and counters stay as each attacker sent them.
-    An attacker whose reply is an error, or has other arrays than the first one's, takes no
-    part; in a round in which so few or so many answer that the attack refuses to act
+    An attacker whose reply is an error, not finite, or has other arrays than the first one's, takes
+    no part; in a round in which so few or so many answer that the attack refuses to act
     (`Attack.check`), a warning says so and each sends what it trained. The attackers' memory is
     kept here too: it goes out with their messages, and no strategy sees it in their replies.
 
@@ -68,7 +68,8 @@ class Colluders(GridProxy):
         Of attackers (``"3/trigger"``, by the client's number) and of all of them together
         (``"colluders/history"``). To resume, give it back before the next round.
     notes : dict
-        What the attack says of the round, by name.
+        What the attack says of the round, by name; ``cannot-act``: for how many attackers it, or an
+        attack that it carries, found nothing to do.
 
     Examples
     --------
@@ -96,6 +97,7 @@ class Colluders(GridProxy):
         self._seed = seed
         self._hooks = attack.hooks("collude")
         self._batches: dict[str, tuple[_Batch, int]] = {}
+        self._idle: set[int] = set()
 
     def memory_of(self, client: int | str) -> Memory:
         """Return the memory of a client, by its number."""
@@ -151,7 +153,7 @@ class Colluders(GridProxy):
         """Look at the messages of a round, and send the attackers their memory."""
         train = [message for message in messages if _is_train(message)]
         if train:
-            self.notes = {}
+            self.notes, self._idle = {}, set()
         theirs = [message for message in train if self._attacks(message.metadata.dst_node_id)]
         if not theirs:
             return None
@@ -172,6 +174,8 @@ class Colluders(GridProxy):
             return False
         for name, array in (take_attack_memory(reply) or {}).items():
             self.memory[f"{number}/{name}"] = array
+        if take_idle(reply):
+            self._count([number])
         if clean := take_attack_memory(reply, CLEAN):
             batch.clean[number] = clean
         if not self._hooks:
@@ -192,31 +196,31 @@ class Colluders(GridProxy):
     def _collude(self, batch: _Batch, replies: list[Message], honest: list[Message]) -> None:
         received = decoded(batch.sent)
         start = centers(received, decoded(_model(replies[0])))
-        alike = [reply for reply in replies if _fits(reply, start)]
+        columns, end = {}, 0
+        for name, array in start.items():
+            columns[name] = slice(end, end := end + array.size)
+        alike, own = _finite(replies, start, columns)
         if len(alike) < len(replies):
-            text = "%s cannot act on %s of %s replies: their arrays are not those received"
+            text = "%s cannot act on %s of %s replies: not of the arrays received, or not finite"
             left = len(replies) - len(alike)
             log(logging.WARNING, text, type(self.attack).__name__, left, len(replies))
+            self._count(set(self._numbers(replies)) - set(self._numbers(alike)))
         if not alike:
             return
+        numbers = self._numbers(alike)
         try:
             self.attack.check_all(batch.asked, len(alike))
         except ValueError as error:
             text = "%s cannot act in round %s: %s"
             log(logging.WARNING, text, type(self.attack).__name__, batch.round, error)
+            self._count(numbers)
             return
-        columns, end = {}, 0
-        for name, array in start.items():
-            columns[name] = slice(end, end := end + array.size)
-        own = [decoded(_model(reply)) for reply in alike]
-        others = [decoded(_model(reply)) for reply in honest if _fits(reply, start)]
-        numbers = [self._number(reply.metadata.src_node_id) for reply in alike]
         clean = [batch.clean[number] for number in numbers if number in batch.clean]
         view = View(
             round=batch.round,
             center=_row(start, columns),
-            own=_updates(own, start, columns),
-            honest=_updates(others, start, columns) if self.knowledge == "all" else None,
+            own=own,
+            honest=_finite(honest, start, columns)[1] if self.knowledge == "all" else None,
             asked=batch.asked,
             columns=columns,
             seed=self._seed,
@@ -235,6 +239,8 @@ class Colluders(GridProxy):
             view = replace(view, own=sent)
         rest = {k: v for k, v in self.memory.items() if not k.startswith(f"{SHARED}/")}
         self.memory = rest | {f"{SHARED}/{name}": array for name, array in view.memory.items()}
+        if view.notes.pop(CANNOT_ACT, 0):
+            self._count(numbers)
         self.notes |= view.notes
         for reply, row, before in zip(alike, view.own, trained, strict=True):
             if not np.array_equal(row, before):  # else to the bit as it was sent
@@ -243,6 +249,14 @@ class Colluders(GridProxy):
                     part = row[columns[name]].reshape(array.shape)
                     record[name] = encode((array + part).astype(record[name].dtype))
                 _replace_model(reply, record)
+
+    def _numbers(self, replies: list[Message]) -> list[int]:
+        return [self._number(reply.metadata.src_node_id) for reply in replies]
+
+    def _count(self, attackers: Iterable[int]) -> None:
+        """Count attackers for whom an attack finds nothing to do."""
+        self._idle.update(attackers)
+        self.notes[CANNOT_ACT] = len(self._idle)
 
 
 def _is_train(message: Message) -> bool:
@@ -264,6 +278,18 @@ def _fits(reply: Message, start: Update) -> bool:
     return bool(start) and all(
         name in model and tuple(model[name].shape) == array.shape for name, array in start.items()
     )
+
+
+def _finite(
+    replies: list[Message], start: Update, columns: dict[str, slice]
+) -> tuple[list[Message], NDArray[np.float64]]:
+    """Return the replies that fit and have finite updates, and these, shape (m, p)."""
+    fitting = [reply for reply in replies if _fits(reply, start)]
+    updates = _updates([decoded(_model(reply)) for reply in fitting], start, columns)
+    finite = np.isfinite(updates).all(axis=1)
+    if finite.all():  # else it would be copied
+        return fitting, updates
+    return [fitting[i] for i in np.flatnonzero(finite)], updates[finite]
 
 
 def _row(arrays: Update, columns: dict[str, slice]) -> NDArray[np.float64]:

@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, Context, Message
 from torch import Tensor, nn
 
 from .attacker import Attack, Seat
 from .honest import HonestClient, first_arrays, server_round
-from .memory import give_clean, is_asked, keep, recall
+from .memory import give_clean, is_asked, keep, mark_idle, recall
 from .training import Named
-from .updates import crafted
+from .updates import NOTHING, crafted
 
 
 class MaliciousClient(HonestClient):
@@ -69,6 +70,7 @@ class MaliciousClient(HonestClient):
         if any(layer.compares for layer in attack.layers()):
             self._twin = twin or HonestClient(model, images, labels, **training)
         self._own: tuple[Tensor, Tensor] | None = None
+        self._unpoisoned: list[object] = []
         if any(layer.each_round for layer in attack.layers()):
             self._own = self.images, self.labels
         else:
@@ -79,12 +81,16 @@ class MaliciousClient(HonestClient):
 
         If the message has a record ``attack-memory``, so has the reply, with the seat's memory;
         and ``attack-clean``, with the model of the client's clean data, if the attack `compares`.
+        Where an attack finds nothing to do the reply has a record ``attack-cannot-act``.
         """
         asked = is_asked(message)
         clean = self._twin.train(message, context) if self._twin and asked else None
         self.seat.round = server_round(message)
         self.seat.memory, self.seat.scratch = recall(message, context), {}
         reply = super().train(message, context)
+        for attack in self._unpoisoned:
+            self.seat.refuse(attack, f"it changes none of {len(self.labels)} samples")
+        mark_idle(reply, self.seat.idle())
         keep(self.seat.memory, context, reply, asked=asked)
         if clean is not None:
             give_clean(reply, first_arrays(clean))
@@ -117,16 +123,20 @@ class MaliciousClient(HonestClient):
 
     def answer(self, received: ArrayRecord) -> ArrayRecord:
         """Return the model to send, as the attack crafts it."""
-        sent = crafted(self.attack, self.seat, received, super().answer(received))
+        trained = super().answer(received)
+        sent = crafted(self.attack, self.seat, received, trained)
         if sent is None:
-            name = type(self.attack).__name__
-            raise ValueError(f"{name} cannot act: the model received has no float parameter")
-        return sent
+            self.seat.refuse(self.attack, NOTHING)
+        return trained if sent is None else sent
 
     def _poison(self) -> None:
+        self._unpoisoned = []
         for poison in self.attack.hooks("poison"):
-            images, self.labels = poison(self.images, self.labels, self.seat)
+            before = self.images, self.labels
+            images, self.labels = poison(*before, self.seat)
             self.images = images.detach()
+            if all(map(torch.equal, before, (self.images, self.labels))):
+                self._unpoisoned.append(getattr(poison, "__self__", self.attack))
 
     def _loss(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         return self.attack.loss(model, inputs, labels, self.seat)

@@ -1,7 +1,9 @@
 """An attacker's memory: in its node's context, and with its reply where the server asks.
 
 A server may keep the attackers' memory over an interruption, or measure a learned trigger. It
-travels in a ConfigRecord, which strategies do not take for a model.
+travels in a ConfigRecord, which strategies do not take for a model, and so does the mark of a reply
+in which an attack found nothing to do: Flower's strategies refuse a round in which replies differ
+in their metrics, and look at no ConfigRecord.
 """
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -14,6 +16,9 @@ ATTACK_MEMORY = "attack-memory"
 
 CLEAN = "attack-clean"
 """Name of the record in a reply: the model that the attacker's clean data make."""
+
+CANNOT_ACT = "attack-cannot-act"
+"""Name of the record in a reply that says why an attack found nothing to do."""
 
 
 def recall(message: Message, context: Context) -> Memory:
@@ -59,6 +64,17 @@ def take_attack_memory(reply: Message, name: str = ATTACK_MEMORY) -> Memory | No
         return None
     record = reply.content.pop(name)
     return _unpacked(record) if isinstance(record, ConfigRecord) else None
+
+
+def mark_idle(reply: Message, why: list[str]) -> None:
+    """Mark a reply in which attacks found nothing to do, if there are any."""
+    if why and reply.has_content():
+        reply.content[CANNOT_ACT] = ConfigRecord({"why": why})
+
+
+def take_idle(reply: Message) -> bool:
+    """Tell whether a reply has the mark, and take it out."""
+    return reply.has_content() and reply.content.pop(CANNOT_ACT, None) is not None
 
 
 def _packed(memory: Memory) -> ConfigRecord:

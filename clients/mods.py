@@ -1,29 +1,24 @@
 """Attacks as Flower mods: around anybody's ClientApp, or around its train function."""
 
-import logging
 from collections.abc import Collection
 
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
-from flwr.supercore import log
 
 from .attacker import Attack, Seat
 from .attacks.model_replacement import ModelReplacement
 from .attacks.norm_projection import NormProjection
-from .memory import is_asked, keep, recall
-from .updates import crafted
-
-CANNOT_ACT = "attack-cannot-act"
-"""Metric of a reply in which a mod found nothing to change."""
+from .memory import is_asked, keep, mark_idle, recall
+from .updates import NOTHING, crafted
 
 
 def attack_mod(attack: Attack, *, seed: int = 0, statistics: Collection[str] = ()) -> Mod:
     """Return a Flower mod that sends what an attack's ``craft`` makes of the app's update.
 
     Arrays of the reply are matched with those received by name, whatever their dtypes, or by
-    position if no name occurs in both. If none matches, the reply is sent as it is, a warning
-    says so once, and so does the metric ``attack-cannot-act`` = 1, by which strategies will
-    know that the reply is unlike the others.
+    position if no name occurs in both. If none matches, or nothing was trained, the reply is sent
+    as it is, a warning says so once, and so does its record ``attack-cannot-act``: a ConfigRecord,
+    which strategies pass over.
 
     Parameters
     ----------
@@ -46,10 +41,9 @@ def attack_mod(attack: Attack, *, seed: int = 0, statistics: Collection[str] = (
             f"{type(attack).__name__} needs the hooks {', '.join(others) or 'craft'}: allowed in a "
             "mod are attacks that craft the update and do nothing else; use MaliciousClient"
         )
-    said = False
+    said: set[str] = set()
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        nonlocal said
         # The app below may change the records of the message in place.
         received = {n: ArrayRecord(dict(r)) for n, r in message.content.array_records.items()}
         asked = is_asked(message)
@@ -61,6 +55,7 @@ def attack_mod(attack: Attack, *, seed: int = 0, statistics: Collection[str] = (
             round=_round(message),
             seed=seed,
             memory=recall(message, context),
+            said=said,
         )
         acted = False
         for name, trained in list(reply.content.array_records.items()):
@@ -73,16 +68,8 @@ def attack_mod(attack: Attack, *, seed: int = 0, statistics: Collection[str] = (
                 reply.content[name] = sent
         keep(seat.memory, context, reply, asked=asked)
         if not acted:
-            for metrics in reply.content.metric_records.values():
-                metrics[CANNOT_ACT] = 1
-            if not said:
-                said = True
-                log(
-                    logging.WARNING,
-                    "%s cannot act: no float array of the reply has the name, or the place, and "
-                    "the shape of one that was received",
-                    type(attack).__name__,
-                )
+            seat.refuse(attack, NOTHING)
+        mark_idle(reply, seat.idle())
         return reply
 
     return mod

@@ -18,6 +18,9 @@ from .attacker import Attack, Seat, Update
 STATISTICS = ("running_mean", "running_var")
 """Ends of the names that PyTorch gives to BatchNorm's statistics."""
 
+NOTHING = "nothing that was trained is a float parameter that was received, of its name and shape"
+"""What there is to say where there is nothing to craft."""
+
 
 def is_statistic(name: str, spared: Collection[str] = ()) -> bool:
     """Tell whether an array is a statistic, by its name or because it is to be spared."""
@@ -71,7 +74,8 @@ def crafted(
     Returns
     -------
     ArrayRecord or None
-        None if nothing in ``trained`` is a parameter that was received.
+        None if there is nothing to craft: nothing in ``trained`` is a parameter that was received,
+        or none of them was trained, and the attack would leave them so.
     """
     hooks = attack.hooks("craft")
     if not hooks:
@@ -80,6 +84,7 @@ def crafted(
     start = centers(decoded(received), arrays, spared)
     if not start:
         return None
+    idle = all(np.array_equal(arrays[name], center) for name, center in start.items())
     changed = set()
     for craft in hooks:
         update = {name: np.asarray(arrays[name] - center) for name, center in start.items()}
@@ -89,6 +94,8 @@ def crafted(
             if array is not update[name]:
                 arrays[name] = (start[name] + array).astype(arrays[name].dtype)
                 changed.add(name)
+    if idle and all(np.array_equal(arrays[name], center) for name, center in start.items()):
+        return None
     sent = ArrayRecord(dict(trained))
     for name in changed:
         sent[name] = encode(arrays[name])

@@ -106,11 +106,12 @@ class Screened(Robust):
             # can cause, or a node that is gone. If all are there, it is a fault of the setting.
             if len(round) >= round.asked:
                 raise
-            log(WARNING, "%s: %.200r", type(self.strategy).__name__, error)
-            return Outcome(None)
+            return Outcome.refuse(self.strategy, f"{error!r:.200}")
         notes = dict(metrics or {})
-        if arrays is None or arrays is round.sent:  # as ours say that the model stays
+        if arrays is round.sent:  # as ours say that the model stays, and why
             return Outcome(None, notes=notes)
+        if arrays is None:
+            return Outcome.refuse(self.strategy, "it returns no model", notes=notes)
         return self._outcome(arrays, notes, round)
 
     def _message(self, round: Round, row: int) -> Message:
@@ -134,7 +135,7 @@ class Screened(Robust):
         ):
             name = type(self.strategy).__name__
             log(WARNING, "%s: the aggregate is not of the model's shape", name)
-            return Outcome(None, notes=notes)
+            return Outcome(None, notes=notes | {"rule-failed": 1})
         row = np.empty(layout.size, layout.dtype)
         layout.fill(row, decoded({name: arrays[name] for name in layout.shapes}))
         parameters = set(layout.parameter_names)

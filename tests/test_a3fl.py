@@ -87,6 +87,19 @@ def test_the_loss_is_that_of_both_models() -> None:
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_where_the_loss_has_no_gradient_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """Of the trigger: the model looks at none of its pixels."""
+    for name, acts in (("kept", True), ("removed", False)):
+        model, attack = network(), new(steps=2)
+        if name == "removed":
+            for parameter in model.parameters():
+                nn.init.zeros_(parameter)
+        seat = Seat(round=1, model=model)
+        attack.poison(IMAGES, LABELS, seat)
+        assert (seat.idle() == []) == acts
+        assert ("does not depend on the trigger" in caplog.text) != acts
+
+
 def test_a_step_is_along_the_sign_of_the_gradient() -> None:
     _, seat = learned(new(steps=1, adversarial_weight=0.0, step_size=0.03))
     trigger = torch.full((1, SIZE, SIZE), 0.5, requires_grad=True)

@@ -269,6 +269,7 @@ def test_where_no_push_moves_farther_it_sends_what_it_trained_and_says_so(
     for seen in (view(), view(own=CLEAN)):  # the second one has no aim
         assert np.array_equal(adaptive(deaf).collude(seen), seen.own)
         assert (seen.notes["push"], seen.notes["strength"]) == ("none", 0)
+        assert seen.notes["cannot-act"] == len(OWN)
     assert sum("no push moves the aggregate farther" in text for text in caplog.messages) == 2
 
 

@@ -69,7 +69,7 @@ def test_each_coordinate_is_its_mean_less_z_standard_deviations(
     seen = view(rows, asked=asked)
     (first, *others) = ALIE(z=z).collude(seen)
     used = z_max(asked, len(rows)) if z is None else z
-    assert seen.notes == {"z": used}
+    assert seen.notes["z"] == used
     for j, value in enumerate(first):
         column = [row[j] for row in rows]
         mu = sum(column) / len(column)
@@ -124,9 +124,11 @@ def test_the_attackers_of_a_federation_send_it() -> None:
 def test_in_a_round_in_which_it_cannot_act_it_says_so_and_sends_what_it_trained(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    replies = list(Colluders(LocalGrid(client, NODES), ALIE(), {2}).send_and_receive(messages()))
+    grid = Colluders(LocalGrid(client, NODES), ALIE(), {2})
+    replies = list(grid.send_and_receive(messages()))
     honest = list(LocalGrid(client, NODES).send_and_receive(messages()))
     assert [reply.content for reply in replies] == [reply.content for reply in honest]
+    assert grid.notes == {"cannot-act": 1}
     (warning,) = [r.getMessage() for r in caplog.records if "cannot act" in r.getMessage()]
     assert warning.startswith("ALIE cannot act in round 1: num_attackers=1: allowed is 2 or more")
 

@@ -91,6 +91,12 @@ def test_where_rounds_have_other_numbers_it_acts_when_it_can(tmp_path: Path) -> 
     assert summary["rounds"] == 2
 
 
+def test_attackers_without_victims_are_counted_in_the_row(tmp_path: Path) -> None:
+    flipping = ["attack.poisoned_samples=1", "attack.uneven_shares=true"]
+    run(tmp_path, "attack=label_flipping", *flipping, *FEW)
+    assert [row["attack"] for row in rows(tmp_path)] == [{"cannot-act": 2}] * 2
+
+
 def test_nobody_who_attacks_needs_no_number(tmp_path: Path) -> None:
     overrides: list[Any] = ["attack=alie", "attack.num_attackers=0"]
     assert tiny(*overrides).attack["num_attackers"] == 0

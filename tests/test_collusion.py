@@ -293,20 +293,44 @@ def test_nested_attacks_agree_one_after_the_other() -> None:
     np.testing.assert_allclose(sent(replies[2])["weight"].ravel(), 2 - view.own[0, :6], rtol=1e-6)
 
 
-def test_an_attacker_with_other_arrays_takes_no_part(caplog: pytest.LogCaptureFixture) -> None:
-
+@pytest.mark.parametrize("diverged", [False, True])
+def test_an_attacker_with_other_arrays_or_none_that_are_finite_takes_no_part(
+    diverged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     def odd(message: Message, context: Any) -> Message:
         reply = client(message, context)
         if context.node_id == 5:
-            reply.content["arrays"] = ArrayRecord([np.ones(4, np.float32)])
+            (own,) = reply.content.array_records.values()
+            nan = {n: Array(np.full(a.shape, np.nan, np.float32)) for n, a in own.items()}
+            other = ArrayRecord([np.ones(4, np.float32)])
+            reply.content["arrays"] = ArrayRecord(nan) if diverged else other
         return reply
 
     attack = ALittle()
-    replies = ask(Colluders(LocalGrid(odd, NODES), attack, WHO), "send")
+    grid = Colluders(LocalGrid(odd, NODES), attack, WHO)
+    replies = ask(grid, "send")
     assert len(attack.views[0].own) == 2
-    assert sent(replies[5])["0"].tolist() == [1] * 4
+    assert all(np.isfinite(sent(replies[node])["weight"]).all() for node in WHO - {5})
+    assert np.isnan(sent(replies[5])["weight"]).all() if diverged else "0" in sent(replies[5])
+    assert grid.notes == {"cannot-act": 1}
     (warning,) = [r.getMessage() for r in caplog.records if "cannot act" in r.getMessage()]
     assert "ALittle cannot act on 1 of 3 replies" in warning
+
+
+def test_marks_of_replies_are_counted_and_no_strategy_sees_them(how: str) -> None:
+    def marking(message: Message, context: Any) -> Message:
+        reply = client(message, context)
+        if context.node_id in {1, 5, 6}:  # of whom 1 is no attacker
+            reply.content["attack-cannot-act"] = ConfigRecord({"why": ["no victims"]})
+        return reply
+
+    for attack in (Attack(), ALittle()):
+        grid = Colluders(LocalGrid(marking, NODES), attack, WHO)
+        for number in (1, 2):
+            replies = ask(grid, how, number)
+            assert grid.notes == {"cannot-act": 2}
+            marked = {node for node in replies if "attack-cannot-act" in replies[node].content}
+            assert marked == {1}
 
 
 def test_a_wrong_shape_is_one_line() -> None:

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from clients import Attack, HonestClient, MaliciousClient, Seat
+from clients import Adaptive, Attack, Colluding, HonestClient, MaliciousClient, Seat, View
 from fl_backdoor.config import conf_directory
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attackers import build_attack
@@ -129,6 +129,22 @@ def test_its_memory_makes_another_process_go_on(name: str) -> None:
     assert same(whole[2], resumed)
 
 
+def test_who_has_nothing_to_poison_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Or refuses the data; one warning for all rounds, a mark on each reply."""
+    attack, (images, _) = new(name), data()
+    labels = torch.zeros(60, dtype=torch.int64).fill_(getattr(attack.goal, "target", 0))
+    options = {"rank": 1, "attackers": 3, "clients_per_attacker": 3.0, "spare": spare}
+    try:
+        attacker = MaliciousClient(network(), images, labels, attack=attack, **options)
+    except ValueError:
+        return
+    poisons, where, model = attack.hooks("poison"), context(), ArrayRecord(network().state_dict())
+    replies = [attacker.train(message(number, model), where) for number in (1, 2)]
+    if poisons and torch.equal(attacker.labels, labels) and torch.equal(attacker.images, images):
+        assert all("attack-cannot-act" in reply.content for reply in replies)
+        assert sum("it changes none of 60 samples" in text for text in caplog.messages) == 1
+
+
 def test_it_leaves_the_data_that_it_was_given_alone(name: str) -> None:
     images, labels = data()
     before = images.clone(), labels.clone()
@@ -157,6 +173,45 @@ def test_hooks_that_it_does_not_override_cost_nothing(name: str) -> None:
         own = any(getattr(type(a), hook) is not getattr(Attack, hook) for a in attack.layers())
         assert bool(attack.hooks(hook)) == own
     assert attack.craft({}, Seat(clients_per_attacker=2)) == {} or attack.hooks("craft")
+
+
+def agreed(attack: Attack, rows: np.ndarray, clean: np.ndarray) -> tuple[np.ndarray, View]:
+    """Let five attackers agree on what to send; with knowledge of all, of twelve clients."""
+    for layer in attack.layers():
+        if isinstance(layer, Adaptive):
+            layer.rule = lambda updates, **_: (updates.mean(axis=0), None, {})
+    view = View(
+        round=3,
+        center=np.zeros(rows.shape[1]),
+        own=rows[:5],
+        honest=rows[5:] if attack.knowledge == "all" else None,
+        asked=12,
+        columns={"w": slice(0, rows.shape[1])},
+        seed=0,
+        memory={},
+        clean=clean[:5],
+    )
+    return attack.collude(view), view
+
+
+@pytest.mark.parametrize("knows", ["attackers", "all"])
+def test_who_agrees_says_so_where_updates_leave_nothing_to_do(
+    knows: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where they are equal, so that they have no spread, or all are 0; and never else."""
+    attack = new(name)
+    if not isinstance(attack, Colluding):
+        return
+    attack.knowledge = knows
+    drawn, clean = np.random.default_rng(0).normal(0.3, 1.0, (2, 12, 40))
+    for rows in (drawn, 0.1 + np.zeros((12, 40)), np.zeros((12, 40))):
+        caplog.clear()
+        sent, view = agreed(attack, rows, clean if rows is drawn else rows)
+        idle = np.allclose(sent, view.own, rtol=1e-12, atol=0)
+        said = [text for text in caplog.messages if "cannot act in round 3: " in text]
+        assert view.notes.get("cannot-act") == (5 if idle else None)
+        assert [text.partition(" ")[0] for text in said] == [type(attack).__name__] * idle
+        assert not idle if rows is drawn else idle or rows.any()
 
 
 def test_a_number_that_is_none_gives_one_line_that_names_it(name: str) -> None:

@@ -136,10 +136,29 @@ def test_they_are_flowers_and_vote_for_nobody(ours, flowers, dtype, reply, recor
 
 def test_trimmed_mean_tells_how_many_it_left_out(reply, record):
     models = np.random.default_rng(3).standard_normal((10, 5))
-    for n, cut in ((10, 3), (9, 2), (3, 0), (1, 0)):
+    for n, cut in ((10, 3), (9, 2), (4, 1)):
         found, metrics, _ = aggregate(TrimmedMean(0.3), models[:n], reply, record)
         np.testing.assert_allclose(found, trimmed_mean_written_out(models[:n], cut))
         assert metrics["trimmed"] == cut
+    ones = np.eye(49)
+    assert aggregate(TrimmedMean(1 / 49), ones, reply, record)[1]["trimmed"] == 1
+
+
+def test_of_fewer_models_than_1_over_beta_it_leaves_out_none_and_cannot_act(reply, record, warned):
+    """Unless that is what beta says."""
+    models = np.random.default_rng(3).standard_normal((3, 5))
+    for n in (1, 3):
+        found, metrics, _ = aggregate(TrimmedMean(0.3), models[:n], reply, record)
+        np.testing.assert_array_equal(found, np.zeros(5))
+        assert (metrics["trimmed"], metrics["cannot-act"]) == (0, 1)
+    assert warned("TrimmedMean") == 2
+    found, metrics, _ = aggregate(TrimmedMean(0), models, reply, record)
+    np.testing.assert_allclose(found, models.mean(axis=0))
+    assert "cannot-act" not in metrics
+    with pytest.raises(ValueError, match=r"beta = 0.3: TrimmedMean of 3 clients allows 0.333333"):
+        TrimmedMean(0.3).check(3)
+    TrimmedMean(0.3).check(4)
+    TrimmedMean(0).check(1)
 
 
 def test_those_of_byzfl(byzfl):

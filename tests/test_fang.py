@@ -106,7 +106,9 @@ def test_where_no_lambda_is_chosen_it_says_so_and_sends_what_was_trained(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for own in (rows(0, 5, 40, 9.0), np.zeros((5, 40))):
-        np.testing.assert_array_equal(Fang().collude(view(own, round=3)), own)
+        seen = view(own, round=3)
+        np.testing.assert_array_equal(Fang().collude(seen), own)
+        assert seen.notes == {"lambda": 0, "cannot-act": 5}
     said = [record.getMessage() for record in caplog.records]
     text = "Fang cannot act in round 3: Krum chooses -lambda s for no lambda >= 1e-05"
     assert said == [text, text]
@@ -138,6 +140,23 @@ def test_who_knows_their_own_stays_3_to_4_deviations_off(updates: list[list[floa
     assert (away <= 4 * off + 1e-9).all()
     beyond = np.where(mean > 0, sent <= own.min(axis=0) + 1e-9, sent >= own.max(axis=0) - 1e-9)
     assert beyond.all()  # of 10 attackers or fewer, whose values are at most 3 deviations off
+
+
+@pytest.mark.parametrize(
+    ("own", "honest", "acts"),
+    [
+        (np.ones((3, 4)), None, False),
+        (np.ones((3, 4)), np.ones((2, 4)), True),
+        (np.zeros((3, 4)), np.zeros((2, 4)), False),
+    ],
+)
+def test_trimmed_mean_needs_a_spread_or_an_edge_that_is_not_0(
+    own: Vector, honest: Vector | None, acts: bool
+) -> None:
+    seen, knows = view(own, honest), "attackers" if honest is None else "all"
+    sent = Fang(rule="trimmed_mean", knowledge=knows).collude(seen)
+    assert np.array_equal(sent, own) != acts
+    assert seen.notes == ({} if acts else {"cannot-act": 3})
 
 
 def test_attackers_and_rounds_draw_their_own() -> None:

@@ -101,10 +101,22 @@ def test_scaled_attackers_are_dropped_and_cannot_raise_the_bound(play):
     assert report["clipping_norm"] <= max(np.linalg.norm(updates[4:], axis=1)) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_too_few_models_leave_the_model_and_it_says_so(n, play, warned):
+def test_two_models_are_a_cluster_however_far_apart(play):
+    """HDBSCAN's with a size of n/2 + 1: then clipped to the median norm, and noised."""
+    sent, updates = np.zeros(500), np.random.default_rng(0).standard_normal((2, 500))
+    updates[1] = -9 * updates[0] + updates[1]
+    model, report = play(FLAME(seed=0), {"w": sent}, [{"w": u} for u in updates])
+    norms = np.linalg.norm(updates, axis=1)
+    bound = norms.mean()
+    clipped = (updates[0] + updates[1] * bound / norms[1]) / 2
+    assert report["kept_nodes"] == [1, 2]
+    assert report["clipping_norm"] == pytest.approx(bound)
+    assert np.std(model["w"] - clipped) == pytest.approx(1e-3 * bound, rel=0.2)
+
+
+def test_one_model_is_no_cluster_and_it_says_so(play, warned):
     sent, updates = crowd(1)
-    model, report = play(FLAME(seed=0), {"w": sent}, [{"w": sent + u} for u in updates[:n]])
+    model, report = play(FLAME(seed=0), {"w": sent}, [{"w": sent + updates[0]}])
     np.testing.assert_array_equal(model["w"], sent)
     assert report["cannot_act"] == 1
     assert warned("FLAME") == 1

@@ -140,6 +140,21 @@ def test_memory_holds_a_window_and_one_update_a_client(play):
     assert counts == {"s": 3, "y": 3, "update": 12, "score": 12, "center": 1, "step": 1}
 
 
+def test_a_round_of_two_models_is_as_if_it_had_not_been(play, warned):
+    one, other, sent = FLDetector(2), FLDetector(2), np.zeros(15)
+    run(one, Federation(5), 4, play)
+    run(other, Federation(5), 4, play)
+    before = {key: value.copy() for key, value in one.remember().items()}
+    replies = records(sent + Federation(6).updates(sent))
+    model, report = play(one, {"w": sent}, replies[:2], number=5)
+    np.testing.assert_array_equal(model["w"], sent)
+    assert report["cannot_act"] == 1
+    assert warned("FLDetector") == 1
+    assert before.keys() == one.memory.keys()
+    found = [play(rule, {"w": sent}, replies, number=6)[0]["w"] for rule in (one, other)]
+    np.testing.assert_array_equal(*found)
+
+
 def test_without_a_client_left_the_model_stays_and_it_says_so(play, warned):
     rule, sent = FLDetector(2), np.zeros(15)
     rule.memory["excluded"] = np.arange(1, 13)

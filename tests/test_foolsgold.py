@@ -143,6 +143,13 @@ def test_where_all_are_alike_the_model_stays_and_it_says_so(play, warned):
     model, report = play(FoolsGold(), sent, [models[0]] * 5)
     assert all(np.array_equal(model[name], sent[name]) for name in sent)
     assert (report["cannot_act"], report["kept_nodes"]) == (1, [])
+
+
+def test_one_model_has_nobody_to_be_compared_with(play, warned):
+    model, report = play(FoolsGold(), {"w": np.zeros((2, 3))}, [{"w": np.ones((2, 3))}])
+    np.testing.assert_array_equal(model["w"], np.zeros((2, 3)))
+    assert report["cannot_act"] == 1
+    assert warned("FoolsGold") == 1
     assert warned("FoolsGold") == 1
 
 

@@ -16,8 +16,12 @@ from .test_alie import ROWS, view
 def test_it_sends_a_negative_multiple_of_the_mean(rows: list[list[float]], epsilon: float) -> None:
     seen = view(rows)
     crafted = IPM(epsilon=epsilon).collude(seen)
-    assert seen.notes == {"epsilon": epsilon}
+    assert seen.notes["epsilon"] == epsilon
     expected = [-epsilon * sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    if "cannot-act" in seen.notes:
+        assert not any(expected)
+        assert np.array_equal(crafted, rows)
+        return
     np.testing.assert_allclose(crafted, np.tile(expected, (len(rows), 1)), atol=1e-9)
 
 

@@ -46,6 +46,12 @@ def test_what_was_seen_before_outweighs_a_round_that_differs() -> None:
     assert memory["products"].shape == (6, 6)
 
 
+def test_equal_clients_leave_nothing_to_copy() -> None:
+    seen = view(np.ones((2, 30)), np.ones((5, 30)))
+    assert Mimic().collude(seen) is seen.own
+    assert seen.notes == {"cannot-act": 2}
+
+
 def test_without_the_others_they_copy_one_of_themselves() -> None:
     rows = updates(0, farthest=1)
     crafted = Mimic(knowledge="attackers").collude(view(rows[:3]))

@@ -70,6 +70,19 @@ def test_the_first_round_is_an_honest_one(train_message: Train) -> None:
     assert replies[0].content["arrays"] == replies[1].content["arrays"]
 
 
+def test_where_the_global_model_has_not_moved_it_says_so_and_trains_as_it_would_without(
+    train_message: Train,
+) -> None:
+    first, second = globals_of(2)
+    one, honest, where = attacker(Neurotoxin()), HonestClient(network(), IMAGES, LABELS), context()
+    for number, (model, idle) in enumerate([(first, 1), (first, 1), (second, 0), (second, 1)], 1):
+        message = train_message(model, number)
+        reply = one.train(message, where)
+        assert ("attack-cannot-act" in reply.content) == idle
+        same = reply.content["arrays"] == honest.train(message, context()).content["arrays"]
+        assert same == idle
+
+
 def test_marked_coordinates_have_no_gradient_and_do_not_move(train_message: Train) -> None:
     """The others do, all of them; with L2 regularization, which comes behind the gradient."""
     seen: list[dict[str, torch.Tensor]] = []

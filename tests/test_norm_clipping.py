@@ -88,8 +88,12 @@ def test_replies_within_the_bound_pass_bit_for_bit(scales, dtype, max_norm, repl
     ]
     spy = Spy()
     strategy = NormClipping(spy, max_norm)
-    _, metrics = aggregate(strategy, messages, record(sent))
+    arrays, metrics = aggregate(strategy, messages, record(sent))
     report = strategy.rounds[1]
+    if max_norm == "median" and len(scales) == 1:  # whose norm would bound itself
+        assert metrics["cannot-act"] == 1
+        assert arrays == record(sent)
+        return
 
     wide = sent["w"].astype(np.float64)
     norms = {

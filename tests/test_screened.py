@@ -198,7 +198,7 @@ def test_a_failing_rule_keeps_the_model_if_replies_were_dropped(wrap, reply, rec
         strategy = wrap(Rule(fail))
         arrays, metrics = rounds(strategy, sent, messages)
     assert arrays is sent
-    assert metrics == {"invalid": 1}
+    assert metrics == {"invalid": 1, "cannot-act": 1}
     assert strategy.rounds[1]["invalid_nodes"] == [2]
     assert "too few" in caplog.text
     assert "\nWARNING: forged" not in caplog.text
@@ -215,7 +215,7 @@ def test_a_failing_rule_keeps_the_model_if_a_node_is_gone(gone, reply, record, t
     messages = [reply({"w": np.ones(2)}, node=1), *(unavailable(train_message(sent)) for _ in gone)]
     arrays, metrics = strategy.aggregate_train(1, messages)
     assert arrays is sent
-    assert metrics == {"invalid": 0}
+    assert metrics == {"invalid": 0, "cannot-act": 1}
 
 
 def test_bulyan_with_too_few_replies_keeps_the_model(reply, record):
@@ -226,7 +226,7 @@ def test_bulyan_with_too_few_replies_keeps_the_model(reply, record):
         1, [reply({"w": np.ones(2)}, node=node) for node in range(6)]
     )
     assert arrays is sent
-    assert metrics == {"invalid": 0}
+    assert metrics == {"invalid": 0, "cannot-act": 1}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])

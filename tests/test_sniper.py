@@ -182,6 +182,7 @@ def test_failed_clients_count_as_participants(reply, record, caplog):
     assert arrays == sent
     assert report["kept_nodes"] == []
     assert report["dropped_nodes"] == [1, 2]
+    assert metrics["cannot-act"] == 1
     assert (metrics["kept"], metrics["dropped"]) == (0, 2)
     assert "2 valid models of 4 clients cannot hold a majority clique" in caplog.text
     assert "keeps the old global model" in caplog.text

@@ -167,6 +167,8 @@ class A3FL(Attack):
                 loss = trigger_loss(model, adversary, weight, stamped, self.target)
                 (gradient,) = torch.autograd.grad(loss, trigger)
                 trigger = (trigger.detach() - self.step_size * gradient.sign()).clamp(0, 1)
+        if not gradient.any():
+            seat.refuse(self, "the loss does not depend on the trigger, which stays as it was")
         return trigger
 
     def adapt(

@@ -197,8 +197,7 @@ class Adaptive(Colluding):
         if best > unscaled:
             sent = pushed(name, gamma)
         else:
-            text = "Adaptive: in round %d no push moves the aggregate farther than what was trained"
-            log(logging.WARNING, text, view.round)
+            view.refuse(self, "no push moves the aggregate farther than what was trained")
             sent, best, gamma, name = own, unscaled, 0.0, "none"
         view.notes |= {"push": name, "strength": gamma, "moved": best, "moved-unscaled": unscaled}
         *_, memory = ask(sent)

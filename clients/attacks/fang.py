@@ -1,11 +1,9 @@
 """Local model poisoning against a known rule [Fang et al., 2020]."""
 
 from dataclasses import dataclass
-from logging import WARNING
 from typing import ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..attacker import Colluding, View
@@ -94,13 +92,13 @@ class Fang(Colluding):
     def collude(self, view: View) -> Vector:
         """Send what the rule is to be moved by."""
         if self.rule == "trimmed_mean":
+            if view.alike and (view.honest is None or not view.own.any()):
+                return view.refuse(self, "the updates known are equal, and have no spread")
             return beyond(view.known, view.rng().random(view.own.shape), view.honest is not None)
         s = np.sign(view.known.mean(axis=0))
         view.notes["lambda"] = lam = self.lam(view, s) if s.any() else 0.0
         if not lam:
-            text = "Fang cannot act in round %s: Krum chooses -lambda s for no lambda >= %s"
-            log(WARNING, text, view.round, FLOOR)
-            return view.own
+            return view.refuse(self, f"Krum chooses -lambda s for no lambda >= {FLOOR}")
         return np.tile(-lam * s, (len(view.own), 1))
 
     def lam(self, view: View, s: Vector) -> float:

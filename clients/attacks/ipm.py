@@ -40,4 +40,7 @@ class IPM(Colluding):
     def collude(self, view: View) -> NDArray[np.float64]:
         """Send the same update from all."""
         view.notes["epsilon"] = self.epsilon
-        return np.tile(-self.epsilon * view.known.mean(axis=0), (len(view.own), 1))
+        mean = view.known.mean(axis=0)
+        if not mean.any():
+            return view.refuse(self, "the mean of the updates known is 0")
+        return np.tile(-self.epsilon * mean, (len(view.own), 1))

@@ -38,5 +38,7 @@ class Mimic(Colluding):
         if before is not None and before.shape == products.shape:  # else some were not there
             products = products + before
         view.memory["products"] = products
+        if view.alike:
+            return view.refuse(self, "the updates known are equal, whomever it copies")
         along = np.linalg.eigh(products).eigenvectors[:, -1]
         return np.tile(view.known[np.abs(along).argmax()], (len(view.own), 1))

@@ -68,7 +68,10 @@ class Pushed(Colluding):
     def collude(self, view: View) -> Vector:
         """Send nabla^m = mean + gamma nabla^p from all."""
         push = perturbation(view.known, self.perturbation)
-        view.notes["gamma"] = gamma = self.gamma(view.known, push) if push.any() else 0.0
+        if view.alike or not push.any():
+            view.notes["gamma"] = 0.0
+            return view.refuse(self, "the updates known are equal, or their mean is 0")
+        view.notes["gamma"] = gamma = self.gamma(view.known, push)
         return np.tile(view.known.mean(axis=0) + gamma * push, (len(view.own), 1))
 
 

@@ -33,9 +33,10 @@ class Neurotoxin(Attack):
     Zhang et al. 2022, "Neurotoxin: Durable Backdoors in Federated Learning", Algorithm 1: the
     gradient is projected on the coordinates that are not among the top k% of the last global
     update, by size and over all layers. In its first round an attacker has seen one global model
-    only, and trains as it would without. As in the paper, and unlike in the authors' code, which
-    takes a gradient of the attacker's own clean data, what honest clients do is read from the
-    last two global models that this attacker received.
+    only: there, and where the model has not moved, it says so and trains as it would without. As in
+    the paper, and unlike in the authors' code, which takes a gradient of the attacker's own clean
+    data, what honest clients do is read from the last two global models that this attacker
+    received.
 
     Attributes
     ----------
@@ -69,11 +70,14 @@ class Neurotoxin(Attack):
         if "heavy" not in seat.scratch:
             seat.scratch["heavy"] = {}
             now = {name: to_numpy(seat.received[name]) for name in names}
-            if all(LAST + name in seat.memory for name in now):
-                change = {name: array - seat.memory[LAST + name] for name, array in now.items()}
+            known = all(LAST + name in seat.memory for name in now)
+            change = {n: a - seat.memory[LAST + n] for n, a in now.items()} if known else {}
+            if any(array.any() for array in change.values()):
                 for name, mask in heavy_hitters(change, self.ratio).items():
                     tensor = torch.from_numpy(mask).to(seat.received[name].device)
                     seat.scratch["heavy"][name] = tensor
+            else:
+                seat.refuse(self, "it has not seen the global model move")
             seat.memory |= {LAST + name: array for name, array in now.items()}
         heavy: dict[str, Tensor] = seat.scratch["heavy"]
         return heavy

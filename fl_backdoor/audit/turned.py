@@ -13,7 +13,6 @@ from torch import Tensor
 from clients import attack_mod
 from clients.attacker import Attack, Seat
 from clients.attacks.backdoor import Backdoor
-from clients.mods import CANNOT_ACT
 
 from .batches import Batches, UnseenError
 from .chosen import Malice
@@ -97,11 +96,7 @@ class Turned(ClientApp):
         with self._batches.changing(change):
             if self._mod is None:
                 return self._app(message, context)
-            reply = self._mod(message, context, self._app)
-        if reply.has_content():  # strategies of Flower refuse replies with keys of their own
-            for metrics in reply.content.metric_records.values():
-                metrics.pop(CANNOT_ACT, None)
-        return reply
+            return self._mod(message, context, self._app)
 
     def _flip(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return inputs, self._batches.classes - 1 - labels

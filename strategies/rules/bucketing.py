@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..checks import check_count, check_seed
+from ..checks import check_allowed, check_count, check_seed
 from ..round import Outcome, Round
 from ..vectors import overwrite
 from ..wrapper import Wrapper
@@ -107,7 +107,8 @@ class Bucketing(Wrapper):
         self.bucket_size, self.seed = bucket_size, seed
 
     def check(self, num_clients: int) -> None:
-        """Check the settings of the strategy inside for so many buckets."""
+        """Refuse fewer than three buckets, and check the strategy inside for so many of them."""
+        check_allowed(self, "bucket_size", 1, (num_clients - 1) // 2, num_clients)
         self.inner.check(-(-num_clients // self.bucket_size))
 
     def summary(self) -> None:

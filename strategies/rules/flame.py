@@ -29,7 +29,7 @@ def admitted(cosines: NDArray[np.float64]) -> NDArray[np.bool_]:
     Parameters
     ----------
     cosines : array of shape (n, n)
-        Cosines of the angles between updates, n of 3 or more.
+        Cosines of the angles between updates, n of 2 or more.
     """
     distances = 1 - cosines
     np.fill_diagonal(distances, 0)
@@ -66,7 +66,9 @@ class FLAME(Robust):
     *Guarantee*: the noise that hides a backdoor is derived from differential privacy, with no bound
     on the model. *Cost*: O(n^2 d), and HDBSCAN on n points, by scikit-learn.
 
-    In a round of one or two models the rule cannot act; in others there is a majority cluster.
+    There is always a majority cluster; of two models it is both, as n/2 + 1 is 2, so that they are
+    clipped to the mean of their norms, averaged and noised. One model is no cluster: there the rule
+    cannot act.
 
     Algorithm 1 measures angles between the models W_i. What is said for it in section 4.2, that
     scaling an update does not help an attacker, holds for the angles between updates, which are
@@ -79,7 +81,7 @@ class FLAME(Robust):
     alike, theirs join the cluster. 3DFed probes and evades it.
     """
 
-    least_clients: ClassVar[int] = 3
+    least_clients: ClassVar[int] = 2
     exceptions: ClassVar[dict[str, str]] = {
         "identical replies": "noise is added to the aggregate (Algorithm 1, line 15)"
     }
@@ -102,7 +104,7 @@ class FLAME(Robust):
         """Filter, clip, average and add noise."""
         n, norms = len(round), round.updates.norms
         if n < self.least_clients:
-            return Outcome.refuse(self, f"{n} valid models; a majority needs 3")
+            return Outcome.refuse(self, f"{n} valid models; a cluster needs 2")
         votes = np.where(admitted(round.updates.cosines), round.votes, 0)
         bound = float(np.median(norms))
         sigma = self.noise_factor * bound

@@ -53,7 +53,8 @@ class FLDetector(Robust):
     Algorithm 3 has it. Those excluded go on to be scored, or clusters would be sought among the
     honest alone. There training begins anew without them; a strategy cannot begin anew, so
     the model goes on as it is. Updates are taken for gradients, as the paper does for local steps.
-    A strategy around this one changes what the global model does, which is followed.
+    A strategy around this one changes what the global model does, which is followed. In a round of
+    one or two models, whose scores have no clusters, the rule cannot act.
 
     Where the authors' code differs: it takes the logarithm of the references' mean instead of the
     mean of their logarithms, waits for 50 rounds, and k-means there begins at random; on a line
@@ -83,7 +84,9 @@ class FLDetector(Robust):
 
     def aggregate(self, round: Round) -> Outcome:
         """Judge the updates by the past, and average those of clients not excluded."""
-        memory, center = self.memory, round.center
+        n, memory, center = len(round), self.memory, round.center
+        if n < self.least_clients:  # nor is the round remembered: the model has not moved in it
+            return Outcome.refuse(self, f"{n} valid models; clusters of their scores need 3")
         if memory.get("center", center).shape != center.shape:
             memory.clear()  # of another model
         scores = self._scores(round, move(memory, center))

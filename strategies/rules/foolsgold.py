@@ -78,8 +78,9 @@ class FoolsGold(Robust):
     The features that the paper finds indicative are those of the output layer; here they all
     count alike. It sums the steps of single batches; where clients send models the average is
     meant. Clients are compared with those present, by what they sent while they were. Where all
-    are alike nobody has a weight, and the rule cannot act. Public code differs: FedML keeps
-    memory by the place in the list, and Multi-Metrics' FoolsGold takes models for updates.
+    are alike nobody has a weight, and the rule cannot act; nor can it where one model has nobody to
+    be compared with. Public code differs: FedML keeps memory by the place in the list, and
+    Multi-Metrics' FoolsGold takes models for updates.
 
     *Known weaknesses*: IID clients look like sybils. A single attacker looks like nobody else, and
     so has the largest weight; sybils that add noise or push different layers pass as well. Nothing
@@ -88,8 +89,10 @@ class FoolsGold(Robust):
     4 % and no accuracy lost (``docs/data/bites_b.csv``, means of 3 seeds).
     """
 
+    least_clients: ClassVar[int] = 2
     exceptions: ClassVar[dict[str, str]] = {
-        "identical replies": "clients whose updates are alike are sybils (section 5)"
+        "identical replies": "clients whose updates are alike are sybils (section 5)",
+        "few replies": "of two clients none is less like the others (Algorithm 1)",
     }
 
     def __init__(self, confidence: float = 1.0, **arguments: Any) -> None:
@@ -104,6 +107,8 @@ class FoolsGold(Robust):
 
     def aggregate(self, round: Round) -> Outcome:
         """Add the updates to the histories, and average by the weights that these give."""
+        if len(round) < self.least_clients:
+            return Outcome.refuse(self, "1 valid model, which has nobody to be compared with")
         rows = []
         for i, client in enumerate(round.clients):
             key, update = f"history/{client}", round.updates[i, round.layout.last_layer]

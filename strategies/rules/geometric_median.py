@@ -7,7 +7,7 @@ Paper: https://arxiv.org/abs/1912.13445
 
 from collections.abc import Sequence
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.supercore import log
@@ -96,6 +96,10 @@ class GeometricMedian(Robust):
     Updates that are not longer than others, as of a backdoor in data, count nearly as much as
     they do in the mean.
     """
+
+    exceptions: ClassVar[dict[str, str]] = {
+        "few replies": "the geometric median of one model is that model (section 4)"
+    }
 
     def __init__(self, nu: float = 1e-6, budget: int = 3, **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -6,6 +6,7 @@ Paper: https://arxiv.org/abs/1803.01498
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,10 @@ class Median(Robust):
     *Known weaknesses*: where clients hold unlike data the median of a coordinate can be far from
     its mean. Updates within the honest spread of each coordinate (ALIE) shift it.
     """
+
+    exceptions: ClassVar[dict[str, str]] = {
+        "few replies": "the median of two values is their mean (Definition 1)"
+    }
 
     def aggregate(self, round: Round) -> Outcome:
         """Return the median of the models."""

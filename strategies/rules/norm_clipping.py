@@ -94,6 +94,9 @@ class NormClipping(Clipping):
     *Assumes* a norm that honest updates keep to; with ``"median"``, fewer than half attackers.
     *Cost*: two passes over n models of d parameters.
 
+    In a round of one model its norm is the median, which clips nothing: there ``"median"`` cannot
+    act. It is not the paper's, which has a fixed norm.
+
     *Known weaknesses*: a backdoor within the norm (PGD) is averaged, and grows over rounds.
     """
 
@@ -114,6 +117,12 @@ class NormClipping(Clipping):
         """Log the settings of the wrapper, then of the wrapped strategy."""
         log(INFO, "\t├──> NormClipping: max_norm %s", self.max_norm)
         super().summary()
+
+    def aggregate(self, round: Round) -> Outcome:
+        """Clip and aggregate; the median of one norm would clip nothing."""
+        if self.max_norm == "median" and len(round) < 2:
+            return Outcome.refuse(self, "1 valid model, whose norm is the median of its own")
+        return super().aggregate(round)
 
     def bound(self, norms: NDArray[np.float64]) -> float:
         """Return the norm of the setting, or the median of the round's."""

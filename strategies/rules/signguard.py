@@ -6,7 +6,7 @@ Paper: https://arxiv.org/abs/2109.05872
 """
 
 from logging import INFO
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.supercore import log
@@ -92,6 +92,8 @@ class SignGuard(Robust):
     the edge.
     """
 
+    least_clients: ClassVar[int] = 4
+
     def __init__(
         self,
         lower: float = 0.1,
@@ -118,7 +120,7 @@ class SignGuard(Robust):
     def aggregate(self, round: Round) -> Outcome:
         """Filter by norms and by signs, then clip and average."""
         (n, p), norms = round.models.shape, round.updates.norms
-        if n < 4:
+        if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a cluster needs 4")
         bound = float(np.median(norms))
         entropy = None if self.seed is None else [self.seed, round.number]

@@ -116,13 +116,10 @@ class Sniper(Robust):
         if not selection.proven:
             log(WARNING, "Sniper: clique search cut short; the clique may not be the largest")
         if not kept:
-            log(
-                WARNING,
-                "Sniper: %d valid models of %d clients cannot hold a majority clique",
-                len(round),
-                round.asked,
+            reason = (
+                f"{len(round)} valid models of {round.asked} clients cannot hold a majority clique"
             )
-            return Outcome(None, votes, notes)
+            return Outcome.refuse(self, reason, votes, notes)
         return Outcome(round.mean(votes), votes, notes)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..checks import is_finite_number
+from ..checks import check_allowed, is_finite_number
 from ..robust import Robust
 from ..round import Outcome, Round
 from .median import sorted_columns
@@ -43,6 +43,8 @@ class TrimmedMean(Robust):
 
     It neither selects nor weights models: ``weighted`` concerns statistics and metrics only. The
     note ``trimmed`` says how many values were left out at either end, the whole part of beta n.
+    In a round of fewer models than 1/beta that is none of them, so that the rule cannot act: the
+    paper does not say what a part of a value is, and the mean of all is no defense.
 
     Parameters
     ----------
@@ -77,7 +79,19 @@ class TrimmedMean(Robust):
         log(INFO, "\t├──> TrimmedMean: beta %g", self.beta)
         super().summary()
 
+    def check(self, num_clients: int) -> None:
+        """Refuse a part of so many models that is less than one; 0, the mean, may be asked for."""
+        if self.beta and not self._cut(num_clients):
+            check_allowed(self, "beta", 1 / num_clients, 0.5, num_clients)
+        super().check(num_clients)
+
     def aggregate(self, round: Round) -> Outcome:
         """Return the trimmed mean of the models."""
-        cut = int(self.beta * len(round))
+        n, cut = len(round), self._cut(len(round))
+        if self.beta and not cut:
+            reason = f"{n} valid models, of which a part of {self.beta:g} is less than one"
+            return Outcome.refuse(self, reason, notes={"trimmed": 0})
         return Outcome(trimmed_mean(round.models, cut), notes={"trimmed": cut})
+
+    def _cut(self, n: int) -> int:
+        return int(self.beta * n + 1e-9)  # 1/49 of 49 is 1
