@@ -109,6 +109,8 @@ def test_a_bad_trace_is_named(tmp_path: Path, text: str, message: str) -> None:
         (["cohort.dropout=-0.1"], "dropout=-0.1: allowed is 0 or more"),
         (["cohort.deadline=0"], "deadline=0.0: allowed is more than 0, or null"),
         (["strategy.min_train_nodes=6"], "strategy.min_train_nodes=6: FedAvg of 5 clients allows"),
+        (["attack.schedule=[4,9]"], r"schedule=\[4, 9\]: allowed is what has a round of 1 to 3"),
+        (["attack.schedule={first: 3, last: 2}"], "'last': 2}: allowed is what has a round of 1 "),
         (["cohort=trace"], "file: .*"),
         (["cohort=trace", "cohort.file=no.csv"], "file=no.csv: cannot be read"),
     ],
