@@ -118,9 +118,8 @@ def check_groups(overrides: list[str]) -> None:
         folder = conf_directory() / group.lstrip("+~")
         choices = sorted(path.stem for path in folder.glob("*.yaml"))
         # Of numbers and switches Hydra says the type only.
-        empty = removed or (
-            bool(sign) and re.fullmatch(r"|null|true|false|[-+.\d].*", choice, re.I)
-        )
+        no_word = re.fullmatch(r"|null|true|false|[-+.\d].*", choice, re.IGNORECASE)
+        empty = removed or (sign and no_word)
         if choices and empty and folder.parent == conf_directory():
             raise UserError(f"{override}: allowed are {', '.join(choices)}")
 

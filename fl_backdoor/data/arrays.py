@@ -90,8 +90,8 @@ def assembled(
     kind = _kind(train, kind)
     if kind != "table" and _scale(train) != _scale(test):
         raise UserError(
-            f"{test.inputs_place}: inputs of type {test.inputs.dtype}, allowed are {_scale(train)}, "
-            f"as of training rows ({train.inputs.dtype})"
+            f"{test.inputs_place}: inputs of type {test.inputs.dtype}, allowed are "
+            f"{_scale(train)}, as of training rows ({train.inputs.dtype})"
         )
     prepare: Prepare = as_is
     if kind == "image":
