@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,7 @@ def groups() -> list[str]:
 
 
 def check_groups(overrides: list[str]) -> None:
-    """Refuse a group without a choice, which Hydra answers without naming the group.
+    """Refuse a group without a choice, or with none of words: Hydra does not name the group.
 
     Raises
     ------
@@ -117,7 +118,9 @@ def check_groups(overrides: list[str]) -> None:
         removed = group.startswith("~")
         folder = conf_directory() / group.lstrip("+~")
         choices = sorted(path.stem for path in folder.glob("*.yaml"))
-        empty = removed or (bool(sign) and choice in ("", "null"))
+        # Of numbers and switches Hydra says the type only.
+        no_word = re.fullmatch(r"|null|true|false|[-+.\d].*", choice, re.IGNORECASE)
+        empty = removed or (sign and no_word)
         if choices and empty and folder.parent == conf_directory():
             raise UserError(f"{override}: allowed are {', '.join(choices)}")
 
@@ -201,6 +204,9 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
         raise
     except OmegaConfBaseException as error:
         text = one_line(error).removeprefix(f"{error.full_key}: ")
+        for kind_name in ("list", "dict"):  # of which OmegaConf shows neither key nor value
+            if name and f"is not a {kind_name.title()}Config" in text:
+                text = f"allowed is a {kind_name}, and not {node[name]}"
         raise UserError(f"{key}.{name or error.full_key}: {text}") from error
     except (HydraException, ImportError, TypeError, ValueError, KeyError) as error:
         raise UserError(f"{key}: {one_line(error)}") from error
@@ -275,7 +281,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MissingConfigException):
         told = unknown_choice(error)
     elif isinstance(error, OmegaConfBaseException):
-        told = unknown_key(error, groups())
+        inside = is_dataclass(error.object_type) and not issubclass(error.object_type, CommonConfig)
+        told = unknown_key(error, () if inside else groups())
     if told:
         return told
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

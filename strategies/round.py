@@ -123,8 +123,9 @@ class Round:
 
         Where the updates are to be averaged as they are, `mean` is exact to more bits.
         """
-        total = weighted_sum(self.models, steps, self.order)
-        moved: NDArray[np.float64] = self.center + (total - steps.sum() * self.center)
+        moved = weighted_sum(self.models, steps, self.order)
+        moved -= steps.sum() * self.center
+        moved += self.center
         return moved
 
     def shares(self, votes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import hypergeom
 
 import fl_backdoor.loop.loop as experiment
 from fl_backdoor.errors import UserError
@@ -48,6 +49,15 @@ def test_the_attackers_of_a_round_can_be_fixed(count: int, number: int) -> None:
     drawn = cohort.draw(number, range(20), (3, 4, 11, 19), 20, 0)
     assert len(drawn) == 6
     assert len({3, 4, 11, 19} & set(drawn)) == count
+
+
+@given(st.integers(1, 60), st.data())
+def test_the_law_of_attackers_drawn_is_hypergeometric(clients: int, data: st.DataObject) -> None:
+    size, attackers = data.draw(st.integers(1, clients)), data.draw(st.integers(0, clients))
+    law = Cohort(clients_per_round=size).law(clients, attackers)
+    expected = hypergeom(clients, attackers, size).pmf(range(min(size, attackers) + 1))
+    assert law == pytest.approx(expected, abs=1e-12)
+    assert Cohort(clients_per_round=size, attackers_per_round=0).law(clients, attackers) is None
 
 
 def test_everybody_is_asked_without_a_number() -> None:
@@ -109,6 +119,8 @@ def test_a_bad_trace_is_named(tmp_path: Path, text: str, message: str) -> None:
         (["cohort.dropout=-0.1"], "dropout=-0.1: allowed is 0 or more"),
         (["cohort.deadline=0"], "deadline=0.0: allowed is more than 0, or null"),
         (["strategy.min_train_nodes=6"], "strategy.min_train_nodes=6: FedAvg of 5 clients allows"),
+        (["attack.schedule=[4,9]"], r"schedule=\[4, 9\]: allowed is what has a round of 1 to 3"),
+        (["attack.schedule={first: 3, last: 2}"], "'last': 2}: allowed is what has a round of 1 "),
         (["cohort=trace"], "file: .*"),
         (["cohort=trace", "cohort.file=no.csv"], "file=no.csv: cannot be read"),
     ],
@@ -141,6 +153,10 @@ def test_a_part_of_the_crowd_gives_the_same_bits_twice_and_resumed(
     assert len({tuple(row["cohort"]) for row in ours}) == 3
     assert (summary["clients_per_round"], summary["attackers_expected"]) == (5, 1.25)
     assert summary["attackers_mean"] == sum(len(row["attackers"]) for row in ours) / 3
+    assert summary["attackers_law"] == pytest.approx(hypergeom(12, 3, 5).pmf(range(4)))
+    numbers = [len(row["attackers"]) for row in ours]
+    assert summary["attackers_counts"] == [numbers.count(k) for k in range(max(numbers) + 1)]
+    assert summary["classes"] == ["2", "6"]
 
 
 def test_in_rounds_off_the_schedule_attackers_are_the_honest_clients_they_were(

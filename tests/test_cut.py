@@ -80,6 +80,11 @@ def test_a_trigger_is_given_by_pixels_of_the_whole_image(by: str, pixel: list[in
         ({"trigger": [[0, 1]]}, r"\[0, 1\] is no feature of party 1"),
         ({"trigger_party": 2}, "dataset.trigger_party=2: allowed are 0 to 1"),
         ({"source": {"_target_": SYNTHETIC, "shape": [7], "wrong": 1}}, "dataset.source.wrong: un"),
+        ({"source": source(7, train_rows=0)}, "^dataset.source.train_rows=0: allowed is"),
+        (
+            {"source": {"_target_": "fl_backdoor.data.npz.Npz", "file": "dataset.npz"}},
+            r"^dataset.source.file=dataset.npz: cannot be read \(No such file",
+        ),
         ({"source": source(7, vocabulary=9)}, "dataset.source: texts; allowed are tables and im"),
     ],
 )

@@ -100,6 +100,7 @@ def test_rows_agree_with_the_summary(sniper: tuple[Path, dict[str, Any], str]) -
     assert summary["main_accuracy"] == last["main_accuracy"]
     success = None if last["at_chance"] else last["attack_success_rate"]
     assert summary["attack_success_rate"] == success
+    assert (summary["attack_success_interval"] is None) == last["at_chance"]
     assert summary["attack_success_floor"] == twin["attack_success_rate"]
     for row in rows(path):
         assert sorted(row["kept"] + row["dropped"] + row["invalid"]) == list(range(10))

@@ -222,6 +222,11 @@ def test_max_samples_keeps_a_random_part(kind: type[Partition]) -> None:
         (Pathological(), 700, "partition.classes_per_client=2: a class has fewer samples than"),
         (Exponential(), 701, "num_clients=701: allowed with partition=exponential is 1 to 700"),
         (Natural(), 10, "num_clients=10: allowed is 1 to 9"),
+        (
+            Natural(min_samples=1000),
+            4,
+            f"partition.min_samples=1000: allowed are 1 to {np.bincount(OWNERS).max()}, the most",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_in_one_line(

@@ -1,8 +1,10 @@
 """Tests of the sources of rows: what is read, and the one line that each kind of bad input gets."""
 
 import math
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -189,6 +191,15 @@ def test_tokens_are_integers(tmp_path: Path) -> None:
         ({"x_train": np.array([[1], [1, 2]], object)}, "x_train: rows of different shapes or Pyt"),
         ({"owners": np.arange(3)}, r"owners of shape \(3,\) and type int64, allowed are 20"),
         ({"x_train": np.full((20, 3), 1e39)}, "x_train, row 0, column 0: allowed is a finite"),
+        ({"x_test": np.full((6, 3), math.inf, np.float16)}, "x_test, row 0, column 0: .* finite"),
+        (
+            {"x_train": np.zeros((20, 4, 4)), "x_test": np.zeros((6, 4, 4), np.uint8)},
+            r"x_test: inputs of type uint8, allowed are floats or switches, as of .*\(float64\)",
+        ),
+        (
+            {"x_train": np.zeros((20, 3), int)},
+            r"x_test: inputs of type float64, allowed are integers, as of training rows \(int64\)",
+        ),
     ],
 )
 def test_bad_arrays_are_named_in_one_line(
@@ -198,6 +209,33 @@ def test_bad_arrays_are_named_in_one_line(
         npz(tmp_path, **four(**changed)).read()
     assert str(caught.value).startswith(f"dataset.file={tmp_path}/some.npz: ")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_row_is_counted_as_in_the_file_though_the_rows_are_split(tmp_path: Path) -> None:
+    labels = np.arange(26) % 2
+    for row in (5, 17, 25):
+        for x, place in ((np.ones((26, 3)), "column 1"), (np.ones((26, 3, 2)), r"at \[1, 0\]")):
+            x[(row, 1, 0)[: x.ndim]] = math.nan
+            with pytest.raises(UserError, match=f"x, row {row}, {place}: allowed is a finite"):
+                npz(tmp_path, x=x, y=labels).read()
+        words = np.ones((26, 3), int)
+        words[row, 2] = -1
+        with pytest.raises(UserError, match=f"x, row {row}, column 2: allowed are tokens"):
+            npz(tmp_path, x=words, y=labels).read()
+
+
+def test_a_zip_of_other_files_is_no_npz(tmp_path: Path) -> None:
+    path = tmp_path / "some.npz"
+    large = BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (2**50, 100)}
+    np.lib.format.write_array_header_1_0(large, header)
+    for content, message in ((b"text", "no array; allowed is one"), (large.getvalue(), "allocate")):
+        with ZipFile(path, "w") as file:
+            for name in ("x", "y"):
+                file.writestr(f"{name}.npy", content)
+        assert f"{path}: x: " in (said := refused(Npz(file=str(path)).read))
+        assert message in said
 
 
 def test_what_is_no_npz_is_named_and_never_unpickled(tmp_path: Path) -> None:
@@ -273,6 +311,8 @@ def test_test_rows_of_their_own_are_scaled_by_the_training_rows(tmp_path: Path) 
         ("x,y\n1,a\n2,b", {}, "column label is missing, allowed is a header with it"),
         ("x,x,label\n1,2,a", {}, "two columns are named 'x', allowed are different names"),
         ("x,label\n1,a\n1,b\n2,a\n2,b", {"id_column": "x"}, "column x, row 1: an id that is th"),
+        ("x,i,label\n1,1,a\n1,,b\n2,3,a", {"id_column": "i"}, "column i, row 1: allowed is not e"),
+        ("x,i,label\n1,1,a\n1,,b\n2,3,a", {"owner_column": "i"}, "column i, row 1: allowed is no"),
         ("x,label\n1,a\n2,a\n3,a", {}, "every training row is of one class, a"),
         ("x,label\n1,a\n2,a\n3,b", {}, "column label: class b has one row; allowed are two"),
         ("x,label\n1,a\n2,\n3,b", {}, "column label, row 1: allowed is a text that is not emp"),

@@ -189,6 +189,7 @@ def test_what_is_not_settled_is_refused(settle: Trigger) -> None:
             "trigger=total: allowed is what returns finite inputs of shape (1, 5) and "
             "torch.float32",
         ),
+        (Own(lambda inputs: {}[len(inputs)], "own"), table(), "trigger=own: 1"),
     ],
 )
 def test_what_does_not_fit_is_named(trigger: Trigger, inputs: Tensor, message: str) -> None:

@@ -53,7 +53,10 @@ class Own(Trigger):
     def settle(self, inputs: Tensor, vocabulary: int) -> "Trigger":  # noqa: ARG002
         """Try it on a row."""
         row = inputs[:1]
-        found = self(row)
+        try:
+            found = self(row)
+        except Exception as error:  # a function of the user's own: whatever it raises
+            raise ValueError(f"trigger={self}: {error}") from error
         same = isinstance(found, Tensor) and (found.shape, found.dtype) == (row.shape, row.dtype)
         if not same or not found.isfinite().all():
             raise ValueError(

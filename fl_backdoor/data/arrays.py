@@ -27,6 +27,14 @@ class Part:
     labels: NDArray[Any]
     inputs_place: str
     labels_place: str
+    rows: Indices | None = None
+    """Their numbers in that array; None: 0 to n-1."""
+
+    def row(self, bad: NDArray[np.bool_]) -> tuple[str, list[int]]:
+        """Return the place of the first bad value of the inputs, and where it is in its row."""
+        row, *rest = np.argwhere(bad)[0].tolist()
+        number = row if self.rows is None else int(self.rows[row])
+        return f"{self.inputs_place}, row {number}", rest
 
 
 def assembled(
@@ -80,6 +88,11 @@ def assembled(
             f"{train.inputs.shape[1:]}, as of training rows"
         )
     kind = _kind(train, kind)
+    if kind != "table" and _scale(train) != _scale(test):
+        raise UserError(
+            f"{test.inputs_place}: inputs of type {test.inputs.dtype}, allowed are "
+            f"{_scale(train)}, as of training rows ({train.inputs.dtype})"
+        )
     prepare: Prepare = as_is
     if kind == "image":
         images = [channels_first(p.inputs, p.inputs_place, channels) for p in (train, test)]
@@ -139,11 +152,11 @@ def _check(part: Part) -> None:
             f"{part.labels_place}: {len(part.labels)} labels, allowed is {len(inputs)}, as inputs"
         )
     if inputs.dtype.kind == "f":
-        bad = ~(np.abs(inputs) <= LARGEST)
+        bad = ~(np.abs(inputs) <= min(LARGEST, float(np.finfo(inputs.dtype).max)))
         if bad.any():
-            row, *rest = np.argwhere(bad)[0].tolist()
+            row, rest = part.row(bad)
             column = f"column {rest[0]}" if len(rest) == 1 else f"at {rest}"
-            raise UserError(f"{place}, row {row}, {column}: allowed is a finite number")
+            raise UserError(f"{row}, {column}: allowed is a finite number")
 
 
 def _kind(part: Part, kind: str) -> str:
@@ -161,14 +174,20 @@ def _kind(part: Part, kind: str) -> str:
     return kind
 
 
+def _scale(part: Part) -> str:
+    """Say in what units inputs may be: in different ones they are not the same thing."""
+    dtype = part.inputs.dtype
+    if dtype == np.uint8:
+        return "bytes"
+    return "integers" if dtype.kind in "iu" else "floats or switches"
+
+
 def _tokens(part: Part, vocabulary: int | None) -> NDArray[np.int64]:
     tokens, limit = part.inputs, vocabulary or MAX_VOCABULARY
     bad = (tokens < 0) | (tokens >= limit)
     if bad.any():
-        row, column = np.argwhere(bad)[0].tolist()
-        raise UserError(
-            f"{part.inputs_place}, row {row}, column {column}: allowed are tokens 0 to {limit - 1}"
-        )
+        row, (column,) = part.row(bad)
+        raise UserError(f"{row}, column {column}: allowed are tokens 0 to {limit - 1}")
     return tokens.astype(np.int64)
 
 

@@ -103,6 +103,11 @@ class Csv(SplitSource):
         if table.isna().to_numpy().any():
             row = int(table.isna().any(axis=1).to_numpy().argmax())
             raise damaged(file, f"row {row}: allowed are {len(names)} cells", key)
+        for column in filter(None, (self.owner_column, self.id_column)):
+            empty = (table[column] == "").to_numpy()
+            if empty.any():
+                row = int(empty.argmax())
+                raise damaged(file, f"column {column}, row {row}: allowed is not empty", key)
         if self.id_column and table[self.id_column].duplicated().any():
             row = int(table[self.id_column].duplicated().to_numpy().argmax())
             raise damaged(

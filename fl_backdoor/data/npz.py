@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import one_line
 from ..errors import UserError
 from ..schema import bounded
 from .arrays import KINDS, Part, assembled
@@ -94,12 +95,18 @@ class Npz(SplitSource):
 
     def _array(self, file: Any, key: str) -> NDArray[Any]:
         try:
-            array: NDArray[Any] = file[key]
+            array: NDArray[Any] | bytes = file[key]
         except ValueError as error:
             raise UserError(
                 f"{self._place(key)}: rows of different shapes or Python objects, which are "
                 "pickled and never read; allowed is one array of numbers or texts"
             ) from error
+        except MemoryError as error:
+            raise UserError(
+                f"{self._place(key)}: {one_line(error)}; allowed is what fits into memory"
+            ) from error
+        if isinstance(array, bytes):  # of a member that numpy did not write
+            raise UserError(f"{self._place(key)}: no array; allowed is one that numpy.savez wrote")
         return array
 
 

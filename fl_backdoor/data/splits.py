@@ -82,7 +82,8 @@ class SplitSource(Source):
             )
         rows = self.split(as_text(whole.labels, whole.labels_place), whole.labels_place)
         train, test = (
-            replace(whole, inputs=whole.inputs[part], labels=whole.labels[part]) for part in rows
+            replace(whole, inputs=whole.inputs[part], labels=whole.labels[part], rows=part)
+            for part in rows
         )
         origin += f"; {self.test_fraction:.0%} test rows by split_seed {self.split_seed}"
         if owners is not None:

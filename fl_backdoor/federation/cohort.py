@@ -1,6 +1,7 @@
 """Who of the crowd takes part in a round, and who of those does not answer in time."""
 
 import csv
+import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,20 @@ class Cohort:
         met = 1 + (attackers - 1) * (m - 1) / max(1, num_clients - 1)
         return m / (self.attackers_per_round or met)
 
+    def law(self, num_clients: int, attackers: int) -> list[float] | None:
+        """Return how probable 0, 1, ... attackers are in a round; None where they are not drawn.
+
+        Of m clients drawn from N, P of which attack: the hypergeometric law.
+        """
+        if self.attackers_per_round is not None:
+            return None
+        m, most = self.size(num_clients), min(self.size(num_clients), attackers)
+        whole = math.comb(num_clients, m)
+        return [
+            math.comb(attackers, k) * math.comb(num_clients - attackers, m - k) / whole
+            for k in range(most + 1)
+        ]
+
     def draw(
         self,
         number: int,
@@ -192,8 +207,14 @@ class Trace(Cohort):
             if count < least:
                 raise UserError(
                     f"cohort.file={self.file}: {count} clients are there in round {number}, and "
-                    f"the strategy needs {least}"
+                    f"the strategy needs {least}; allowed are as many, or fewer as "
+                    "cohort.clients_per_round, or as strategy.min_train_nodes and "
+                    "strategy.min_available_nodes to ask all who are there"
                 )
+
+    def law(self, num_clients: int, attackers: int) -> list[float] | None:  # noqa: ARG002
+        """Return None: it is another in each round."""
+        return None
 
     def there(self, number: int, clients: Sequence[int]) -> list[int]:
         """Return which of the connected clients the trace has there."""

@@ -173,6 +173,8 @@ class Federation:
             training=self.training,
             strategy=self.config.strategy,
         )
+        if self.attackers:
+            self.roster.check(self.config.num_rounds)
         everybody = self.cohort.size(self.config.num_clients) == self.config.num_clients
         if self.attackers and everybody:  # else each round has other numbers
             with self._named():

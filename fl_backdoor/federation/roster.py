@@ -109,6 +109,19 @@ class Roster:
             "{first: 1, last: null, every: 1}"
         )
 
+    def check(self, num_rounds: int) -> None:
+        """Refuse a schedule by which nobody would ever attack.
+
+        Raises
+        ------
+        UserError
+            If no round of the run is one of the schedule's.
+        """
+        if not any(self.attacks(number) for number in range(1, num_rounds + 1)):
+            raise UserError(
+                f"attack.schedule={self.schedule}: allowed is what has a round of 1 to {num_rounds}"
+            )
+
     @property
     def training(self) -> dict[str, Any]:
         """Arguments of `clients.HonestClient` that are an attacker's own."""

@@ -161,6 +161,8 @@ class Rounds:
         if all(len(row["invalid"]) + len(row["failed"]) >= len(row["cohort"]) for row in rows):
             raise UserError("no reply of any round was valid: there is no result")
         size = federation.cohort.size(config.num_clients)
+        # How many there were, in the rounds in which they attack.
+        acting = [len(row["attackers"]) for row in rows if federation.roster.attacks(row["round"])]
         attackers = [] if self.clean else federation.attackers
         attack = federation.attack
         knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
@@ -170,11 +172,14 @@ class Rounds:
             # Where they are drawn, their number is hypergeometric with this mean.
             "attackers_expected": len(attackers) * size / config.num_clients,
             "attackers_mean": sum(len(row["attackers"]) for row in rows) / len(rows),
+            "attackers_law": federation.cohort.law(config.num_clients, len(attackers)),
+            "attackers_counts": np.bincount(acting, minlength=1).tolist(),
             "strategy": config.strategy,
             "attack": config.attack,
             "model": config.model,
             "adaptive": adapted(attack, rows),
             **knows,
+            "classes": list(federation.classes),
             "data": self.federation.data.description,
             "data_digest": self.federation.data.digest,
         }

@@ -241,7 +241,9 @@ MEASURES: list[Measure] = [
         unit="%", better="down", title="attack success rate", line="attack success",
         short="attack success", color="tab:red", note=_interval,
     ),
-    Measure(name="attack_success_interval", of=j.attack_success_interval),
+    Measure(
+        name="attack_success_interval", of=j.attack_success_interval, whole=j.last_above_chance,
+    ),
     Measure(
         name="attack_success_floor", of=m.twins("attack_success_rate"), unit="%", title=_FLOOR,
         line="floor", short="floor", color="tab:gray",

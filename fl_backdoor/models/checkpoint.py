@@ -1,6 +1,7 @@
 """Weights to start from: a file or folder is read here, and nothing in it is run."""
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        weights: Any = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle of another protocol
+            weights: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
         raise UserError(f"model.checkpoint={file}: cannot be read ({error})") from error
     except Exception as error:  # of a dozen kinds, and some advise to run what the file holds

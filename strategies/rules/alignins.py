@@ -33,13 +33,14 @@ def sign_alignment(updates: Updates, k: int) -> NDArray[np.float64]:
     The part of its k largest coordinates in which an update has the principal sign
     ``p = sgn(sum_i sgn(Delta_i))``.
     """
-    signs = [np.sign(np.sign(block).sum(axis=0)) for _, block in updates.blocks()]
-    principal, rho = np.concatenate(signs), np.empty(len(updates))
+    principal, rho = np.empty(updates.shape[1], np.int8), np.empty(len(updates))
+    for columns, block in updates.blocks():
+        principal[columns] = np.sign(np.sign(block).sum(axis=0))
     for i in range(len(updates)):
-        update = updates[i]
-        sizes = np.abs(update)
-        top = sizes >= np.partition(sizes, -k)[-k]
-        rho[i] = np.mean(np.sign(update[top]) == principal[top])
+        sizes = updates[i]
+        agreed = np.sign(sizes, out=np.empty_like(principal), casting="unsafe") == principal
+        np.abs(sizes, out=sizes)
+        rho[i] = np.mean(agreed[sizes >= np.partition(sizes, -k)[-k]])
     return rho
 
 

@@ -120,7 +120,7 @@ class CenteredClipping(Robust):
         settings = (self.tau, self.iterations, round.order)
         v, far = centered_clipping(round.models, round.shares(round.votes), v, *settings)
         with np.errstate(over="ignore"):
-            aggregate = np.subtract(v, round.center).astype(round.models.dtype)
+            aggregate = np.subtract(v, round.center, out=np.empty_like(round.models[0]))
         if np.isfinite(aggregate).all():  # or else the model stays, and so does this
             self.memory["aggregate"] = aggregate
         return Outcome(v, notes={"clipped": far > self.tau})

@@ -28,13 +28,15 @@ def features(updates: Updates, center: NDArray[np.floating]) -> NDArray[np.float
     center : array of shape (p,)
         w_0, the global model; where it is 0 there is no cosine, and 0 stands for it.
     """
-    w_0 = center.astype(np.float64)
-    square, rows = float(np.sum(w_0**2)), []
+    part = np.square(center, dtype=np.float64)  # which all that follows is written over
+    square, rows = float(np.sum(part)), []
     for i, norm in enumerate(updates.norms):
         update = updates[i]
-        dot = square + float(np.sum(w_0 * update))
-        length = np.sqrt(square) * np.sqrt(np.sum((w_0 + update) ** 2))
-        rows.append([np.abs(update).sum(), norm, dot / length if length else 0.0])
+        dot = square + float(np.sum(np.multiply(center, update, out=part)))
+        np.square(np.add(center, update, out=part), out=part)
+        length = np.sqrt(square) * np.sqrt(np.sum(part))
+        first = np.sum(np.abs(update, out=update))
+        rows.append([first, norm, dot / length if length else 0.0])
     return np.array(rows)
 
 

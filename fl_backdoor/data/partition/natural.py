@@ -21,6 +21,11 @@ class Natural(Partition):
         _, starts = np.unique(data.owners[by_user], return_index=True)
         rows = np.split(by_user, starts[1:])
         users = np.array([user for user, own in enumerate(rows) if len(own) >= self.min_samples])
+        if not len(users):
+            raise UserError(
+                f"partition.min_samples={self.min_samples}: allowed are 1 to "
+                f"{max(map(len, rows))}, the most rows of a user"
+            )
         if num_clients > len(users):
             raise UserError(
                 f"num_clients={num_clients}: allowed is 1 to {len(users)}, the users with "

@@ -1,6 +1,9 @@
 """Any data set of rows, cut into parties: by columns, by pixel rows, or by channels."""
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -52,12 +55,14 @@ class Cut(VerticalData):
 
     def __post_init__(self) -> None:
         """Build the source; whether the blocks fit shows when it is loaded."""
-        self._source = build_source("dataset.source", self.source)
+        with _named():
+            self._source = build_source("dataset.source", self.source)
         super().__post_init__()
 
     def settle(self) -> dict[str, Any]:
         """Decide where the source's data come from."""
-        return {"source": self.source | self._source.settle()}
+        with _named():
+            return {"source": self.source | self._source.settle()}
 
     @property
     def num_parties(self) -> int:
@@ -101,7 +106,8 @@ class Cut(VerticalData):
         return columns
 
     def _data(self) -> Data:
-        data = self._source.load()
+        with _named():
+            data = self._source.load()
         if data.kind == "text":
             raise UserError("dataset.source: texts; allowed are tables and images")
         return data
@@ -123,6 +129,16 @@ class Cut(VerticalData):
             parts = np.array_split(np.arange(size), self.parties)
             return [(int(part[0]), int(part[-1])) for part in parts]
         return checked_blocks(self.blocks, size, self.by)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Name the source's keys in its errors as the configuration does."""
+    try:
+        yield
+    except UserError as error:
+        keys = r"(?<![\w./=-])dataset\.(?!source\b)"  # and no part of a file's name
+        raise UserError(re.sub(keys, "dataset.source.", str(error))) from error
 
 
 def _places(feature: Any, own: list[int], axis: int, first: int, size: int) -> list[int]:
