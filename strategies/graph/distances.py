@@ -39,9 +39,7 @@ def distance(first: NDArray[np.floating], second: NDArray[np.floating]) -> float
     return float(np.sqrt(np.sum(np.square(difference, out=difference))))
 
 
-def distances_from(
-    point: NDArray[np.floating], rows: NDArray[np.floating]
-) -> NDArray[np.float64]:
+def distances_from(point: NDArray[np.floating], rows: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the `distance` of a point (d,) from each row (d,), shape (n,), to the same bits.
 
     The point is converted once for all rows, and a block of columns stays in the cache.
