@@ -77,9 +77,9 @@ def largest_shift(points: NDArray[np.float64]) -> NDArray[np.bool_]:
         to_centers.append(_apart(points, left[0]))
         left = left[_apart(left, left[0]) > bandwidth]
     label, distance = np.argmin(to_centers, axis=0), np.min(to_centers, axis=0)
-    within_reach = distance <= bandwidth
-    largest: NDArray[np.bool_] = label == np.bincount(label[within_reach]).argmax()
-    return largest & within_reach
+    reached = distance <= bandwidth
+    largest: NDArray[np.bool_] = reached & (label == np.bincount(label[reached]).argmax())
+    return largest
 
 
 def _apart(points: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.float64]:

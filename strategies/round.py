@@ -124,8 +124,9 @@ class Round:
         Where the updates are to be averaged as they are, `mean` is exact to more bits.
         """
         total = weighted_sum(self.models, steps, self.order)
-        moved: NDArray[np.float64] = self.center + (total - steps.sum() * self.center)
-        return moved
+        total -= steps.sum() * self.center
+        total += self.center
+        return total
 
     def shares(self, votes: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return votes of shape (n,) as parts of 1."""
