@@ -3,10 +3,12 @@
 Both read the same Flower messages; the mean reads, stacks and averages them and does nothing
 else. The strategies screen, read, measure the updates' norms, aggregate and make the new model.
 
-Then the rules alone, on a matrix of models, over the least that each must do.
+Then the rules alone, on a matrix of models, over the least that each must do (`bounds`).
 
     python -m benchmarks.rules [--clients 100] [--repeats 5] [--channels 16,32,64,128]
-        [--sizes 10,100,1000] [--width 270000]
+        [--sizes 10,100,1000,100x11000000] [--width 270000]
+
+A size may have a width of its own. ``--clients 0`` leaves out the rounds. All have one thread.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.models import Cao2019CNN
@@ -82,21 +85,13 @@ def one_round(
     return lambda: strategy.aggregate_train(1, messages)
 
 
-def main(arguments: Sequence[str]) -> dict[str, float]:
+def rounds(clients: int, channels: list[int], repeats: int) -> dict[str, float]:
     """Print and return the median ratio of each strategy's round to the plain mean."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--channels", default="16,32,64,128")
-    parser.add_argument("--sizes", default="10,100,1000")
-    parser.add_argument("--width", type=int, default=270_000)
-    options = parser.parse_args(arguments)
-    channels = [int(channel) for channel in options.channels.split(",")]
     initial = ArrayRecord(Cao2019CNN(2, channels=channels).state_dict())
-    messages = replies(initial, options.clients)
+    messages = replies(initial, clients)
     models = read(messages)
-    print(f"{options.clients} clients, d = {models.shape[1]:,}")
-    few = (options.clients - 3) // 4
+    print(f"{clients} clients, d = {models.shape[1]:,}")
+    few = (clients - 3) // 4
     strategies: dict[str, tuple[Robust, bool]] = {
         "FedAvg": (FedAvg(), False),
         "FedAvg, distances measured": (FedAvg(), True),
@@ -119,7 +114,7 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
         for name, (strategy, distances) in strategies.items()
     }
     taken: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(options.repeats):
+    for _ in range(repeats):
         for name, work in works.items():
             taken[name].append(seconds(work))
     ratios = {
@@ -128,7 +123,24 @@ def main(arguments: Sequence[str]) -> dict[str, float]:
     }
     for name, ratio in ratios.items():
         print(f"{name:38} {ratio:5.2f} times the plain mean")
-    table([int(size) for size in options.sizes.split(",")], options.width, options.repeats)
+    return ratios
+
+
+def main(arguments: Sequence[str]) -> dict[str, float]:
+    """Print both tables; return the first."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--channels", default="16,32,64,128")
+    parser.add_argument("--sizes", default="10,100,1000")
+    parser.add_argument("--width", type=int, default=270_000)
+    options = parser.parse_args(arguments)
+    channels = [int(channel) for channel in options.channels.split(",")]
+    sizes = [size.split("x") for size in options.sizes.split(",") if size]
+    # Threads of a product wait for one another, on shared cores for seconds.
+    with threadpool_limits(1):
+        ratios = rounds(options.clients, channels, options.repeats) if options.clients else {}
+        table([(int(n), int(*d or [options.width])) for n, *d in sizes], options.repeats)
     return ratios
 
 

@@ -1,5 +1,7 @@
 """Run a benchmark and write what it prints into ``docs/benchmarks.md``, under its command.
 
+Of several blocks of a benchmark it is that of the same command, or else the first.
+
 python -m benchmarks.write rules [--clients 100 ...]
 """
 
@@ -15,25 +17,27 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
-def block(name: str, page: str) -> re.Match[str]:
-    """Find what a page holds of a benchmark: the command, and what it printed.
+def block(command: str, page: str) -> re.Match[str]:
+    """Find what a page holds of a command, or of its benchmark: it, and what it printed.
 
     Raises
     ------
     ValueError
         If it has no place for it.
     """
-    found = re.search(rf"```text\n\$ python -m benchmarks\.{name}\b.*?\n```", page, re.DOTALL)
-    if found is None:
-        raise ValueError(f"{PAGE.name} has no block that begins with $ python -m benchmarks.{name}")
-    return found
+    name = command.split()[0]
+    for begin in (rf"{re.escape(command)}(?=\n)", rf"{name}\b"):
+        found = re.search(rf"```text\n\$ python -m benchmarks\.{begin}.*?\n```", page, re.DOTALL)
+        if found is not None:
+            return found
+    raise ValueError(f"{PAGE.name} has no block that begins with $ python -m benchmarks.{name}")
 
 
 def main(arguments: Sequence[str], page: Path = PAGE) -> None:
     """Run a benchmark with its arguments, and replace its block."""
     name, *options = arguments
     text = page.read_text()
-    place = block(name, text)
+    place = block(" ".join(arguments), text)
     with redirect_stdout(io.StringIO()) as printed:
         import_module(f"benchmarks.{name}").main(options)
     command = " ".join(["$ python -m", f"benchmarks.{name}", *options])

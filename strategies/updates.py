@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph.distances import distance
+from .graph.distances import distances_from
 
 _BLOCK_SIZE = 2**20
 """Values in a block of updates."""
@@ -73,7 +73,7 @@ class Updates:
     @cached_property
     def norms(self) -> NDArray[np.float64]:
         """The Euclidean norm of each update, shape (n,)."""
-        return np.array([distance(model, self._center) for model in self._models])
+        return distances_from(self._center, self._models)
 
 
 def cosines(gram: NDArray[np.float64]) -> NDArray[np.float64]:

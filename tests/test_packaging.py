@@ -45,7 +45,7 @@ for name in strategies.__all__:
     )  # fmt: skip
     needs = "needs scikit-learn: pip install scikit-learn"
     assert done.stdout.splitlines() == [
-        f"{name} {name} {needs}" for name in ("FLAME", "DeepSight", "SignGuard")
+        f"{name} {name} {needs}" for name in ("FLAME", "DeepSight")
     ]
 
 

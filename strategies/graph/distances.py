@@ -23,6 +23,8 @@ _TINY = 1e-150
 # Values per block of columns (8 MiB): small beside the models, but few calls of the product,
 # each of which waits for all threads.
 _BLOCK_SIZE = 2**20
+# Values of a row at a time that stay in the processor's cache; over 128, numpy's last halves.
+_IN_CACHE = 2**15
 # Rounding steps outside the inner products: centring, the three-term sum, and those of the
 # float64 differences that thresholds are defined by (numpy sums these pairwise, log2(d) deep).
 _OTHER_ROUNDINGS = 64
@@ -35,6 +37,27 @@ def distance(first: NDArray[np.floating], second: NDArray[np.floating]) -> float
     """
     difference = np.subtract(first, second, dtype=np.float64)
     return float(np.sqrt(np.sum(np.square(difference, out=difference))))
+
+
+def distances_from(point: NDArray[np.floating], rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the `distance` of a point (d,) from each row (d,), shape (n,), to the same bits.
+
+    The point is converted once for all rows, and a block of columns stays in the cache.
+    """
+    return np.sqrt(_squares(point, rows))
+
+
+def _squares(point: NDArray[np.floating], rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Halve columns where numpy's pairwise sum does, so that blocks do not change its order."""
+    if len(point) > _IN_CACHE:
+        half = len(point) // 2 - len(point) // 2 % 8
+        return _squares(point[:half], rows[:, :half]) + _squares(point[half:], rows[:, half:])
+    center, difference = point.astype(np.float64), np.empty(len(point))
+    squares = np.empty(len(rows))
+    for i, row in enumerate(rows):
+        np.subtract(row, center, out=difference)
+        squares[i] = np.sum(np.square(difference, out=difference))
+    return squares
 
 
 class PairwiseDistances:
@@ -62,14 +85,10 @@ class PairwiseDistances:
             raise ValueError(f"models must be float16, float32 or float64, got {models.dtype}")
         n = len(models)
         self._models = models
-        self._norms = np.empty(n)
-        squares = np.empty(models.shape[1])
-        for i, model in enumerate(models):
-            with np.errstate(over="ignore", invalid="ignore"):
-                np.square(model, out=squares, dtype=np.float64)
-                self._norms[i] = np.sqrt(np.sum(squares))
-            if not self._norms[i] < NORM_LIMIT:
-                raise ValueError(f"row {i} holds NaN or infinity, or values too large to square")
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._norms = distances_from(np.broadcast_to(0.0, models.shape[1]), models)
+        for i in np.flatnonzero(~(self._norms < NORM_LIMIT)):
+            raise ValueError(f"row {i} holds NaN or infinity, or values too large to square")
         self._squared = np.zeros((n, n))
         self._is_direct = np.eye(n, dtype=np.bool_)
 
@@ -131,7 +150,8 @@ class PairwiseDistances:
             columns = self._models[:, start : start + width]
             some = columns if len(rows) == len(columns) else columns[rows]
             block = buffer[: some.size].reshape(some.shape)
-            np.subtract(some, columns[centre], out=block, dtype=np.float64)
+            np.copyto(block, some)
+            block -= columns[centre].astype(np.float64)
             gram += block @ block.T  # numpy turns this into syrk: half the work, and symmetric
 
         squares = np.diagonal(gram)

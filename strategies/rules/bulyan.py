@@ -63,14 +63,27 @@ def mean_around_median(
     -------
     array of shape (p,)
     """
-    theta = len(rows)
     result = np.empty(models.shape[1])
     for columns, block in sorted_columns(models, rows):
-        values = block.astype(np.float64)
-        middle = values[[(theta - 1) // 2, theta // 2]].mean(axis=0)
-        nearest = np.argsort(np.abs(values - middle), axis=0, kind="stable")[:beta]
-        result[columns] = np.take_along_axis(values, nearest, axis=0).mean(axis=0)
+        result[columns] = nearest_to_median(block.astype(np.float64), beta).mean(axis=0)
     return result
+
+
+def nearest_to_median(values: NDArray[np.float64], beta: int) -> NDArray[np.float64]:
+    """Return the beta values of each sorted column nearest to its median, the nearest first."""
+    theta, width = values.shape
+    middle = (values[(theta - 1) // 2] + values[theta // 2]) / 2
+    beyond = np.full((1, width), np.inf)
+    padded = np.concatenate([-beyond, values, beyond])
+    nearest = np.empty((beta, width))
+    # Those taken lie side by side; the next is the nearer of the two around them.
+    below = (theta + 1) // 2 * width + np.arange(width)
+    for k in range(beta):
+        lower, upper = padded.take(below), padded.take(below + (k + 1) * width)
+        down = middle - lower <= upper - middle
+        nearest[k] = np.where(down, lower, upper)
+        below -= width * down
+    return nearest
 
 
 class Bulyan(Robust):
