@@ -1,12 +1,12 @@
 """Clusterings that several defenses use."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
 _MOST_CLUSTERS, _REFERENCES = 7, 10
 """Of the gap statistic."""
-_MOST_SHIFTS = 301
-"""Of a seed, as scikit-learn has it."""
 
 
 def hdbscan(
@@ -47,45 +47,24 @@ def hdbscan(
 def largest_shift(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Tell the members of the largest of MeanShift's clusters, shape (n,).
 
-    As scikit-learn's, whose threads may take seconds for ten points where cores are shared. The
-    bandwidth is its estimate at the quantile 0.5, the mean distance to the nearest n/2 points;
-    seeds are the bins of that size that hold points, or the points if each has its own.
+    The bandwidth is scikit-learn's estimate at the quantile 0.5, the mean distance to the nearest
+    n/2 points; seeds are the points in bins of that size.
 
     Parameters
     ----------
     points : array of shape (n, k)
-        n of 2 or more.
+        n of 4 or more.
     """
-    nearest = len(points) // 2 - 1
-    reach = [np.partition(_apart(points, point), nearest)[nearest] for point in points]
-    bandwidth = max(1e-9, float(np.mean(reach)))  # 0 of equal points
-    bins = np.unique(np.round(points / bandwidth), axis=0) * bandwidth
-    tops: dict[tuple[float, ...], int] = {}
-    for top in points if len(bins) == len(points) else bins:
-        for _ in range(_MOST_SHIFTS):
-            within = points[_apart(points, top) <= bandwidth]
-            if not len(within):
-                break
-            before, top = top, within.mean(axis=0)
-            if _apart(before[np.newaxis], top)[0] <= 1e-3 * bandwidth:
-                break
-        if len(within):
-            tops[tuple(top.tolist())] = len(within)
-    left = np.array(sorted(tops, key=lambda top: (tops[top], top), reverse=True))
-    to_centers = []
-    while len(left):
-        to_centers.append(_apart(points, left[0]))
-        left = left[_apart(left, left[0]) > bandwidth]
-    label, distance = np.argmin(to_centers, axis=0), np.min(to_centers, axis=0)
-    reached = distance <= bandwidth
-    largest: NDArray[np.bool_] = reached & (label == np.bincount(label[reached]).argmax())
+    from sklearn.cluster import MeanShift, estimate_bandwidth  # as above
+
+    bandwidth = max(1e-9, estimate_bandwidth(points, quantile=0.5))  # 0 of equal points
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where bins are no fewer than points, those are the seeds
+        shift = MeanShift(bandwidth=bandwidth, bin_seeding=True, cluster_all=False)
+        labels = shift.fit_predict(points)
+    within = labels[labels >= 0]
+    largest: NDArray[np.bool_] = labels == np.bincount(within).argmax()
     return largest
-
-
-def _apart(points: NDArray[np.float64], point: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distance of each point (k,) from one, shape (n,)."""
-    apart: NDArray[np.float64] = np.sqrt(np.square(points - point).sum(axis=1))
-    return apart
 
 
 def kmeans(values: NDArray[np.float64], k: int) -> tuple[NDArray[np.intp], float]:

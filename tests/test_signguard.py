@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.cluster import MeanShift, estimate_bandwidth
 
 from strategies import SignGuard
 from strategies.clusters import largest_shift
@@ -89,21 +88,8 @@ def test_the_cluster_is_the_largest_of_mean_shift(seed):
     assert any((found == (labels == label)).all() for label in np.flatnonzero(counts))
 
 
-@pytest.mark.filterwarnings("ignore:Binning data failed")  # where each point is a seed
-@pytest.mark.parametrize("n", [4, 9, 30])
-def test_the_cluster_is_that_of_scikit_learn(n):
-    points = np.random.default_rng(n).integers(450, 551, (n, 3)) / 1000
-    shift = MeanShift(
-        bandwidth=estimate_bandwidth(points, quantile=0.5), bin_seeding=True, cluster_all=False
-    )
-    labels = shift.fit_predict(points)
-    expected = labels == np.bincount(labels[labels >= 0]).argmax()
-    assert largest_shift(points).tolist() == expected.tolist()
-
-
 def test_equal_points_are_one_cluster():
     assert largest_shift(np.ones((5, 3))).all()
-    assert largest_shift(np.full((5, 3), 1 / 3)).all()
     points = np.ones((9, 3))
     points[:2] = 0
     assert largest_shift(points).tolist() == [False] * 2 + [True] * 7

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..checks import check_positive, check_seed, check_share
+from ..checks import check_installed, check_positive, check_seed, check_share
 from ..clusters import largest_shift
 from ..robust import Robust
 from ..round import Outcome, Round
@@ -104,6 +104,7 @@ class SignGuard(Robust):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        check_installed("SignGuard", "sklearn", "scikit-learn")
         check_positive(lower=lower, upper=upper)
         if lower >= upper:
             raise ValueError(f"lower = {lower!r} must be below upper = {upper!r}")
