@@ -143,7 +143,7 @@ def test_a_run_is_continued(result: RunResult) -> None:
         ("sniper_goal1", {"num_round": 3}, r"^num_round: unknown key; .*did you mean num_rounds\?"),
         ("snipper_goal1", {}, r"^experiment=snipper_goal1: .*did you mean sniper_goal1\?$"),
         ("sniper_goal1", {"strategy": "flme"}, r"^strategy=flme: .*did you mean flame\?$"),
-        ("sniper_goal1", {"strategy": 3}, "string"),
+        ("sniper_goal1", {"strategy": 3}, r"^strategy=3: allowed are adaptive_clipping, "),
         ("sniper_goal1", {"seed": object()}, r"^seed=<object object.*: allowed are numbers"),
         ("sniper_goal1", {"attack": None}, r"^attack=null: allowed are"),
         ("sniper_goal1", {"hydra.run.dir": "x"}, r"hydra\.run\.dir=x: allowed are keys"),

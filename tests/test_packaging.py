@@ -44,7 +44,9 @@ for name in strategies.__all__:
         capture_output=True, text=True, env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
     )  # fmt: skip
     needs = "needs scikit-learn: pip install scikit-learn"
-    assert done.stdout.splitlines() == [f"{name} {name} {needs}" for name in ("FLAME", "DeepSight")]
+    assert done.stdout.splitlines() == [
+        f"{name} {name} {needs}" for name in ("FLAME", "DeepSight", "SignGuard")
+    ]
 
 
 def test_both_folders_are_the_same_modules_by_both_names(isolated: Any) -> None:

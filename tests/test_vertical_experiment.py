@@ -240,7 +240,7 @@ def test_natural_triggers_are_measured_and_the_floor_is_the_twins(
         assert row["backdoor_accuracy_floor"] == clean["backdoor_accuracy"]
         assert row["clean_scores"] == clean["scores"]
         assert clean["attack_success_floor"] is clean["clean_scores"] is None
-    judged = {"attack_success_rate", "backdoor_accuracy"}
+    judged = {"attack_success_rate", "attack_success_interval", "backdoor_accuracy"}
     for key in summary.keys() & run_[-1].keys() - {"bytes", "round_trips"}:
         chance = key in judged and run_[-1]["at_chance"]
         assert summary[key] == (None if chance else run_[-1][key])
