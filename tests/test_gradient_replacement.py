@@ -159,3 +159,24 @@ def test_noise_is_for_training_only_and_not_for_the_own_update() -> None:
         results.append((seen, talk.everything()))
     assert alike(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
+
+
+def test_a_party_without_a_gradient_to_replace_by_says_so_once_and_counts_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    talk = Talk(lambda: party(set(), {0, 1}))
+    talk.begin()
+    for _ in range(2):
+        talk.train(rows=[0, 1, 2])
+        report = talk.train(drawn(3, 3))
+        assert report["report"] == {"cannot-act": 1.0}  # type: ignore[index]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["GradientReplacement cannot act: no gradient of a target row but 0 came back"]
+
+
+def test_a_party_that_acted_says_nothing() -> None:
+    talk = Talk(lambda: party({2}, {0, 1}))
+    talk.begin()
+    talk.train(rows=[0, 1, 2])
+    report = talk.train(drawn(3, 3))
+    assert set(report["report"]) == {"g-rec-norm"}  # type: ignore[index]

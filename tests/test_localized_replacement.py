@@ -24,7 +24,7 @@ def party(
     attack = LocalizedReplacement(
         target_rows=torch.tensor([TARGET]),
         poisoned_rows=torch.tensor(sorted(POISONED)),
-        trigger_columns=COLUMNS,
+        trigger_columns=columns,
         gamma=gamma,
     )
     features = drawn(ROWS, 4), drawn(6, 4, seed=50)
@@ -115,3 +115,10 @@ def test_a_model_without_a_first_dense_layer_is_refused(model: nn.Module) -> Non
     with pytest.raises(ValueError, match="needs a dense layer over the 4 features first") as caught:
         party(model)
     assert "\n" not in str(caught.value)
+
+
+def test_a_party_without_a_part_of_the_trigger_says_that_it_cannot_act() -> None:
+    for columns, said in (([], "the party has no part of the trigger"), ([1], "")):
+        attack = party(columns=columns).attack
+        attack.memory["g_rec"] = torch.ones(3)
+        assert attack.idle() == said

@@ -573,3 +573,9 @@ def test_bad_values_are_refused_before_training(
 ) -> None:
     assert said in fails(tmp_path, *overrides)
     assert not list(tmp_path.glob("metrics.jsonl"))
+
+
+def test_an_attack_that_finds_nothing_to_do_is_counted_in_the_row(tmp_path: Path) -> None:
+    own = ["attack.honest_epochs=1", "attack.swap_epochs=1", "attack.mu=0"]
+    run_csv(tmp_path / "run", "attack=villain", "top=dense", "num_epochs=2", *own)
+    assert [row.get("attack") for row in rows(tmp_path / "run")] == [None, {"cannot-act": 1}]

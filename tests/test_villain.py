@@ -134,3 +134,15 @@ def test_other_processes_and_resumes_change_no_bit() -> None:
 def test_values_out_of_range(name: str, value: Any, allowed: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}={value}: allowed is {allowed}$"):
         Villain(target_rows=torch.tensor([0]), **{name: value})
+
+
+def test_it_says_where_it_found_no_row_or_has_no_trigger() -> None:
+    attack = seated(honest_epochs=1, swap_epochs=1)
+    after(attack, 1)
+    assert attack.idle() == ""  # it waits, as it is meant to
+    after(attack, 1)
+    assert attack.idle() == "no row was found to be of the target class"
+    attack.memory["inferred"] = torch.ones(ROWS)
+    assert attack.idle() == ""
+    attack.memory["trigger"] = torch.zeros(WIDTH)
+    assert attack.idle() == "embeddings have no spread for a trigger"

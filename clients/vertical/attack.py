@@ -135,6 +135,13 @@ class PartyAttack:
         """Return metrics of the epoch for the log of a simulation."""
         return {}
 
+    def idle(self) -> str:
+        """Say why there was nothing for it to do in the epoch that ends; empty if it did something.
+
+        Read from what is in its memory, so that a run that was resumed says the same.
+        """
+        return ""
+
 
 def check_least(least: float, **values: object) -> None:
     """Refuse settings that are no finite numbers, or less than they may be.

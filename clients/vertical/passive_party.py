@@ -4,6 +4,7 @@ Liu, Yi, Chen 2020, *Backdoor attacks and defenses in feature-partitioned collab
 learning*, https://arxiv.org/abs/2007.03608, Algorithm 1.
 """
 
+import logging
 import uuid
 from collections.abc import Callable
 
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.supercore import log
 from torch import Tensor, nn
 
+from ..attacker import CANNOT_ACT
 from ..training import Seeded
 from .attack import PartyAttack
 from .state import STATE, FlatModel, found, read, version_of, write
@@ -32,7 +35,8 @@ class PassiveParty:
         ``batch`` holds ``gradient`` (b, m), the dl_i/dH_i^k of the rows asked for last, and
         ``rows`` (b',), the next rows; either may be missing. Steps along the first, answers
         ``activations`` (b', m) of the second. A message without rows ends an epoch and is
-        answered by what the attack reports; an honest party has no metrics.
+        answered by what the attack reports, ``cannot-act`` where it found nothing to do; an honest
+        party has no metrics.
     ``evaluate``
         Activations of rows of the ``train`` or ``test`` split; of the triggered rows if asked.
     ``query.checkpoint``
@@ -103,6 +107,7 @@ class PassiveParty:
         sequence = np.random.SeedSequence([seed, 41, party])
         self._seeds = [int(word >> 2) for word in sequence.generate_state(3, np.uint64)]
         self._run = self._version = ""
+        self._said: set[str] = set()
         self.step = 0
         """Train messages so far."""
         self._rows: Tensor | None = None
@@ -174,6 +179,9 @@ class PassiveParty:
                 self.attack.train_hook()
             self._save(record, received)
             metrics = MetricRecord({**self.attack.report()})
+            if why := self.attack.idle():
+                metrics[CANNOT_ACT] = 1.0
+                self._warn(f"{type(self.attack).__name__} cannot act: {why}")
             return Message(RecordDict({"report": metrics}), reply_to=message)
         # Before the forward pass, which may move buffers and can be repeated.
         self._save(record, received)
@@ -227,6 +235,11 @@ class PassiveParty:
                 self.model.train()
             activations: Tensor = self.model(self.features["train"].index_select(0, rows))
         return activations
+
+    def _warn(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            log(logging.WARNING, "%s", text)
 
     def _wake(self, context: Context) -> ConfigRecord:
         """Make the live copy the newest; return where it is kept."""

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clients.attacker import CANNOT_ACT
 from clients.vertical import infer_labels
 from strategies.vertical import ActiveParty, Party, ProtocolError, SumTop
 
@@ -113,6 +114,7 @@ class Epochs:
         with _refused():
             report = active.train_epoch(grid, number, leak.observe)
             trained = time.perf_counter()
+            idle = sum(said.pop(CANNOT_ACT, 0) > 0 for said in report.reports.values())
             parts = {
                 "report": report,
                 "test": answers(active, grid, self.federation),
@@ -122,6 +124,8 @@ class Epochs:
                 "said": next((said for _, said in sorted(report.reports.items()) if said), None),
             }
             row: Row = {"epoch": number} | measured("epoch", parts)
+            if idle:
+                row["attack"] = {CANNOT_ACT: idle}
             row["seconds_training"] = trained - started
             row["seconds_epoch"] = time.perf_counter() - started
             return row, active.checkpoint(grid), {}

@@ -87,6 +87,10 @@ class GradientReplacement(PartyAttack):
         """Return the norm of g_rec, which vanishes as the target row is learned."""
         return {"g-rec-norm": float(self.memory["g_rec"].norm())} if "g_rec" in self.memory else {}
 
+    def idle(self) -> str:
+        """Tell where there is nothing to replace gradients by."""
+        return "" if self.kept("g_rec").any() else "no gradient of a target row but 0 came back"
+
 
 def mask(rows: Tensor, seat: PartySeat) -> Tensor:
     """Mark rows among all train rows of a party."""

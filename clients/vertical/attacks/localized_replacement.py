@@ -72,3 +72,7 @@ class LocalizedReplacement(GradientReplacement):
         along = super().parameter_gradients(rows, activations, gradient * ~poisoned)
         along[0][:, self.trigger_columns] += push[:, self.trigger_columns]
         return along
+
+    def idle(self) -> str:
+        """Tell where the party has no weight of the trigger's to move, too."""
+        return super().idle() if self.trigger_columns else "the party has no part of the trigger"

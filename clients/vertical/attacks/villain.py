@@ -108,6 +108,14 @@ class Villain(PartyAttack):
             push = self.beta * spread[chosen].mean() * signs
             self.memory["trigger"] = torch.zeros_like(spread).index_copy(0, chosen, push)
 
+    def idle(self) -> str:
+        """Tell where there are no rows to poison, or no trigger."""
+        if "trigger" not in self.memory:
+            return ""
+        if not self.kept("inferred").any():
+            return "no row was found to be of the target class"
+        return "" if self.memory["trigger"].any() else "embeddings have no spread for a trigger"
+
     def _swaps(self, rows: Tensor, activations: Tensor) -> Tensor:
         marked = torch.zeros(len(rows), dtype=torch.bool)
         if 0 <= self.kept("epochs") - self.honest_epochs < self.swap_epochs:
