@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import bites
 
+from .test_bites import near
+
 ROWS = bites.stored(bites.TABLE.with_name("bites_b.csv"))
 RULES = sorted({(row["defense"], row["attack"]) for row in ROWS if row["defense"] != "fedavg"})
 FINDINGS = {("foolsgold", "backdoor")}
@@ -45,4 +47,4 @@ def test_every_rule_is_in_the_table() -> None:
 @pytest.mark.parametrize(("defense", "attack"), [("fedavg", "backdoor"), *RULES])
 def test_one_seed_played_again_gives_its_row(defense: str, attack: str) -> None:
     row = next(row for row in ROWS if (row["defense"], row["attack"]) == (defense, attack))
-    assert bites.played(defense, attack, int(row["seed"])) == row
+    assert near(bites.played(defense, attack, int(row["seed"])), row)

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import bites
 
+from .test_bites import near
+
 ROWS = bites.stored(bites.TABLE.with_name("bites_c.csv"))
 RUNS = sorted({(row["defense"], row["attack"]) for row in ROWS})
 AGAINST = {"fang_krum": "krum"}
@@ -50,4 +52,4 @@ def test_the_table_has_every_run() -> None:
 @pytest.mark.parametrize(("defense", "attack"), [run for run in RUNS if run[0] != "fedavg"])
 def test_one_seed_played_again_gives_its_row(defense: str, attack: str) -> None:
     row = next(row for row in ROWS if (row["defense"], row["attack"]) == (defense, attack))
-    assert bites.played(defense, attack, int(row["seed"])) == row
+    assert near(bites.played(defense, attack, int(row["seed"])), row)

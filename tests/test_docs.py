@@ -172,7 +172,8 @@ def shortened(arguments: list[str]) -> list[str]:
     kind = "horizontal" if data in ("", "mnist") else "other"
     if vertical or "vertical_" in " ".join(arguments):
         kind = data if data in TINY else "mnist_rows"
-    tiny = TINY[kind]
+    scheduled = any(argument.startswith("attack.schedule") for argument in arguments)
+    tiny = [key for key in TINY[kind] if not (scheduled and key.startswith("num_rounds"))]
     replaced = {choices(argument)[0] for argument in tiny}
     short, left = [], 2
     for argument in arguments:
