@@ -287,25 +287,25 @@ def test_bad_values_are_named_in_one_line(node: Any, message: str) -> None:
             flipping(poisoned_samples=9, poisoning="replace"),
             Seat(attackers=3, rank=2),
             "attack.poisoned_samples=9: attacker 2 would flip 3 of its own source samples but "
-            "holds 2; allowed is less, or attack.poisoning=add",
+            "holds 2; allowed is less, null for all of them, or attack.poisoning=add",
         ),
         (
             flipping(poisoned_samples=3, poisoning="copy"),
             Seat(attackers=1),
             "attack.poisoned_samples=3: attacker 0 would flip 3 of its own source samples but "
-            "holds 2; allowed is less, or attack.poisoning=add",
+            "holds 2; allowed is less, null for all of them, or attack.poisoning=add",
         ),
         (
             flipping(poisoned_samples=3, poisoning="fill"),
             Seat(attackers=1),
             "attack.poisoned_samples=3: allowed are 0 to 0, the samples of the source that no "
-            "participant holds",
+            "participant holds; attack.poisoning=replace flips samples of their own",
         ),
         (
             {"_target_": "clients.ModelReplacement", "factor": 2.0, "data": flipping()},
             Seat(attackers=3),
             "attack.data.poisoned_samples=300: allowed are 0 to 0, the samples of the source that "
-            "no participant holds",
+            "no participant holds; poisoning=replace flips samples of their own",
         ),
         *(
             (

@@ -241,17 +241,17 @@ def test_backdoor_needs_no_pool() -> None:
         (
             ["attack.poisoned_samples=5881"],
             "attack.poisoned_samples=5881: allowed are 0 to 5880, the samples of the source "
-            "that no participant holds",
+            "that no participant holds; attack.poisoning=replace flips samples of their own",
         ),
         (
             ["dataset.samples_per_class=1000"],
             "attack.poisoned_samples=31: allowed are 0 to 0, the samples of the source "
-            "that no participant holds",
+            "that no participant holds; attack.poisoning=replace flips samples of their own",
         ),
         (
             ["attack.poisoning=replace", "attack.poisoned_samples=42"],
             "attack.poisoned_samples=42: attacker 0 would flip 21 of its own source samples but "
-            "holds 20; allowed is less, or attack.poisoning=add",
+            "holds 20; allowed is less, null for all of them, or attack.poisoning=add",
         ),
         (
             ["dataset.samples_per_class=1001"],

@@ -123,7 +123,8 @@ class LabelFlipping(Attack):
             of, instead = ("source ", ", or poisoning=add") if self.kind == "pair" else ("", "")
             raise ValueError(
                 f"poisoned_samples={number}: attacker {seat.rank} would flip {len(part)} of its "
-                f"own {of}samples but holds {len(own)}; allowed is less{instead}"
+                f"own {of}samples but holds {len(own)}; allowed is less, null for all of "
+                f"them{instead}"
             )
         chosen = seat.rng().choice(own, taken, replace=False)
         if self.poisoning == "copy":
@@ -144,7 +145,7 @@ class LabelFlipping(Attack):
         if samples > len(pool):
             raise ValueError(
                 f"poisoned_samples={samples}: allowed are 0 to {len(pool)}, the samples of the "
-                "source that no participant holds"
+                "source that no participant holds; poisoning=replace flips samples of their own"
             )
         return pool
 
