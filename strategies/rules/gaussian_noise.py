@@ -74,7 +74,7 @@ class GaussianNoise(Wrapper):
     """
 
     exceptions: ClassVar[dict[str, str]] = {
-        "identical replies": "noise is added to the aggregate (section 3)"
+        "identical replies": "noise is added to the aggregate (weak differential privacy)"
     }
 
     def __init__(

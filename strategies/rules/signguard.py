@@ -1,6 +1,6 @@
 """Byzantine-robust Federated Learning through Collaborative Malicious Gradient Filtering.
 
-[Xu et al., 2022], section IV, Algorithm 2: SignGuard.
+[Xu et al., 2022]: SignGuard.
 
 Paper: https://arxiv.org/abs/2109.05872
 """
@@ -84,8 +84,8 @@ class SignGuard(Robust):
     The authors' code differs from the paper: it takes one run of coordinates at a random place
     instead of random ones, divides each statistic by its largest, does not count norms equal to a
     bound as within, and clips to the lower of two middle norms. Here it is as in the paper. The
-    bandwidth is as in the code, scikit-learn's estimate at the quantile 0.5; points outside of
-    all clusters are dropped, as there.
+    bandwidth is as in the code, scikit-learn's estimate at the quantile 0.5 (there of 50 updates at
+    most); points outside of all clusters are dropped, as there.
 
     *Known weaknesses*: an attack whose signs are those of honest updates, as of a backdoor in
     data, or made to be alike, passes. In a round without attackers MeanShift drops whoever is at
