@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.methods import PAGE, TERMS, methods, prose, rebuilt, terms
+from benchmarks.methods import ATTACK_TERMS, PAGE, TERMS, methods, prose, rebuilt, terms
 
 from .test_contract_attacks import NAMES as ATTACKS
 from .test_contract_strategies import NAMES as STRATEGIES
@@ -27,6 +27,12 @@ def test_a_defense_says_what_it_is_for_and_what_it_costs(name: str) -> None:
     assert not missing, f"{name}: notes of {sorted(missing)}"
 
 
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "none"])
+def test_an_attack_says_what_it_knows_and_what_it_costs(name: str) -> None:
+    missing = {*ATTACK_TERMS} - terms(kind("attack", name), ATTACK_TERMS).keys()
+    assert not missing, f"{name}: words of {sorted(missing)}"
+
+
 @pytest.mark.parametrize(
     ("group", "name"),
     [("strategy", name) for name in STRATEGIES]
@@ -45,11 +51,13 @@ def test_the_words_of_a_term_end_where_the_next_begins() -> None:
         Notes
         -----
         *Threat model*: few attack. *Assumes*
-        nothing. *Cost*: little.
+        nothing. *Cost*: little. *Known
+        weaknesses*: many.
 
         More is said.
         """
 
     assert terms(Rule) == {
-        "Threat model": "few attack.", "Assumes": "nothing.", "Cost": "little."
+        "Threat model": "few attack.", "Assumes": "nothing.", "Cost": "little.",
+        "Known weaknesses": "many.",
     }  # fmt: skip
