@@ -120,8 +120,7 @@ class Bucketing(Wrapper):
         n, s = len(round), self.bucket_size
         if n <= 2 * s:
             return Outcome.refuse(self, f"{n} valid models make fewer than 3 buckets of {s}")
-        entropy = None if self.seed is None else [self.seed, round.number]
-        pi = np.array(round.order)[np.random.default_rng(entropy).permutation(n)]
+        pi = np.array(round.order)[round.rng(self.seed).permutation(n)]
         means, sums = bucket_means(round.models, round.votes, pi, s)
         buckets = round.with_models(means, pi[::s])
         buckets.votes, buckets.asked = sums, -(-round.asked // s)

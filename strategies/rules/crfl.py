@@ -107,7 +107,7 @@ class CRFL(Wrapper):
             rho = self.rho + self.growth * round.number
             norm = distances_to(outcome.model[np.newaxis], np.zeros_like(round.center))
             outcome.model *= clip_factors(norm, rho)
-            perturb(outcome.model, round.models.dtype, self.stddev, self._rng(round.number))
+            perturb(outcome.model, round.models.dtype, self.stddev, round.rng(self.seed))
             outcome.notes |= {"model-norm": float(norm[0]), "noise-stddev": float(self.stddev)}
         return outcome
 
@@ -135,8 +135,6 @@ class CRFL(Wrapper):
         """
         if self.run_model is None:
             raise ValueError("CRFL cannot vote without run_model: set strategy.run_model")
-        around = (arrays, self.stddev, draws, self._rng(0), self.statistics)
+        rng = np.random.default_rng(None if self.seed is None else [self.seed, 0])
+        around = (arrays, self.stddev, draws, rng, self.statistics)
         return smoothed_votes(self.run_model, inputs, *around)
-
-    def _rng(self, number: int) -> np.random.Generator:
-        return np.random.default_rng(None if self.seed is None else [self.seed, number])

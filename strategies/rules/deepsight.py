@@ -123,8 +123,8 @@ class DeepSight(Robust):
     paper is silent: clusters have two members or more, and whoever is in none is like nobody;
     what the global model predicts is at least 1e-12; noise is the app's, uniform in the range of
     its inputs. Public code differs: BackFed keeps the clusters with many suspicious models and
-    rejects the others; 3DFed's baseline reads one model for all cosines; both count a NEUP equal to
-    the threshold.
+    rejects the others; 3DFed's baseline reads one model for all cosines, and takes half the median
+    for honest; both count a NEUP equal to the threshold.
 
     *Known weaknesses*: honest clients of few classes (non-IID) look homogeneous; attackers with
     diverse data and a mild trigger do not.
@@ -180,8 +180,7 @@ class DeepSight(Robust):
     def division_differences(self, round: Round, draw: int) -> Matrix:
         """Return the DDifs, shape (n, P): mean of ``f(s_m; W_k)_i / f(s_m; G)_i``."""
         assert round.noise is not None  # as it `needs` it
-        entropy = None if self.seed is None else (self.seed, round.number, draw)
-        rng, parts = np.random.default_rng(entropy), []
+        rng, parts = round.rng(self.seed, draw), []
         for start in range(0, self.num_inputs, _BATCH):
             inputs = round.noise(min(_BATCH, self.num_inputs - start), rng)
             known = np.maximum(_probabilities(round.predict(round.center, inputs)), _LEAST)

@@ -117,8 +117,7 @@ class DnC(Robust):
         kept = n - ceil(self.filter_factor * f)
         if n <= 2 * f or kept < 1:
             return Outcome.refuse(self, f"{n} valid models; of them {f} may be malicious")
-        entropy = None if self.seed is None else [self.seed, round.number]
-        rng, good = np.random.default_rng(entropy), np.ones(n, np.bool_)
+        rng, good = round.rng(self.seed), np.ones(n, np.bool_)
         for _ in range(self.iterations):
             columns = np.sort(rng.choice(p, min(p, self.dimension), replace=False))
             scores = outlier_scores(round.updates[:, columns])

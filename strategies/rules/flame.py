@@ -108,8 +108,7 @@ class FLAME(Robust):
         votes = np.where(admitted(round.updates.cosines), round.votes, 0)
         bound = float(np.median(norms))
         sigma = self.noise_factor * bound
-        entropy = None if self.seed is None else [self.seed, round.number]
         model = round.moved(round.shares(votes) * clip_factors(norms, bound))
         notes = {"clipping-norm": bound, "noise-stddev": sigma, "clipped": norms > bound}
-        perturb(model, round.models.dtype, sigma, np.random.default_rng(entropy))
+        perturb(model, round.models.dtype, sigma, round.rng(self.seed))
         return Outcome(model, votes, notes)

@@ -123,9 +123,8 @@ class SignGuard(Robust):
         if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a cluster needs 4")
         bound = float(np.median(norms))
-        entropy = None if self.seed is None else [self.seed, round.number]
         count = max(1, int(self.fraction * p))
-        chosen = np.sort(np.random.default_rng(entropy).choice(p, count, replace=False))
+        chosen = np.sort(round.rng(self.seed).choice(p, count, replace=False))
         usual = largest_shift(sign_statistics(round.models, round.center, chosen))
         usual &= (norms >= self.lower * bound) & (norms <= self.upper * bound)
         votes = np.where(usual, round.votes, 0)
