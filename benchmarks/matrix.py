@@ -5,8 +5,10 @@ python -m benchmarks.matrix [RUNS...]
 With runs of ``reproduce matrix``, their rows are added first; of the same run the new one stays.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ import pandas as pd
 from fl_backdoor.files import COMMAND, SUMMARY, TWIN, read_json
 from fl_backdoor.measure.figures import save_figure
 from fl_backdoor.papers.page import filled
+from fl_backdoor.report.estimate import Estimate
 from fl_backdoor.report.figures import draw_grid
-from fl_backdoor.report.matrix import TARGETED, UNTARGETED, Cell, Estimate, Matrix
+from fl_backdoor.report.matrix import TARGETED, UNTARGETED, Cell, Matrix
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "matrix.md", DOCS / "data" / "matrix.csv"
@@ -83,54 +86,6 @@ def effects(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(kind=kind, effect=effect)
 
 
-def table(rows: pd.DataFrame, kind: str) -> str:
-    """Write defenses against the attacks of a kind: mean and deviation of the effect over seeds."""
-    own = rows[rows["kind"] == kind]
-    attacks = list(dict.fromkeys(own.sort_values("attack")["attack"]))
-    lines = [
-        "| defense | clean | " + " | ".join(f"`{name}`" for name in attacks) + " | worst |",
-        "| --- | --- | " + "--- | " * (len(attacks) + 1),
-    ]
-    worst = own.groupby(["defense", "attack"])["effect"].mean().groupby("defense").max()
-    clean = _clean(rows)
-    for defense in worst.sort_values(kind="stable").index:
-        cells = own[own["defense"] == defense]
-        shown = [_cell(cells[cells["attack"] == attack]) for attack in attacks]
-        lines.append(
-            f"| `{defense}` | {clean[defense]:.1f} | {' | '.join(shown)} | {worst[defense]:.1f} |"
-        )
-    return "\n".join(lines)
-
-
-def _cell(runs: pd.DataFrame) -> str:
-    """Write a cell; a mark for each run at chance."""
-    values, chance = runs["effect"].dropna(), "†" * int(runs["at_chance"].sum())
-    if not len(values):
-        return chance or "-"
-    spread = f" ± {values.std():.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{spread}{chance}"
-
-
-def answer(rows: pd.DataFrame, kind: str) -> str:
-    """Say in a list which defense fares best, and which attack beats most."""
-    own = rows[rows["kind"] == kind]
-    means = own.groupby(["defense", "attack"])["effect"].mean().unstack()
-    worst = means.max(axis=1).sort_values(kind="stable")
-    beats = (means >= BEATEN[kind]).sum().sort_values(ascending=False, kind="stable")
-    held = [f"`{name}` ({value:.1f})" for name, value in worst.items() if value < BEATEN[kind]]
-    total = len(means)
-    first = (
-        ", ".join(held) if held else f"none; the least is `{worst.index[0]}` ({worst.iloc[0]:.1f})"
-    )
-    most = ", ".join(f"`{name}` ({count} of {total})" for name, count in beats.head(3).items())
-    least, what = f"{BEATEN[kind]:.0f} points", KINDS[kind].title
-    return (
-        f"- Defenses that hold every {kind} attack under {least} ({what}, mean over seeds, "
-        f"worst attack in brackets): {first}.\n"
-        f"- Attacks that take {least} or more from most defenses: {most}."
-    )
-
-
 def matrix(rows: pd.DataFrame, kind: str) -> Matrix:
     """Return the cells of a kind of attack, as a report has them."""
     own = rows[rows["kind"] == kind]
@@ -147,28 +102,74 @@ def matrix(rows: pd.DataFrame, kind: str) -> Matrix:
     return Matrix(KINDS[kind], sorted(set(own["defense"])), sorted(set(own["attack"])), cells)
 
 
+def _points(found: tuple[str, Estimate] | None) -> float:
+    """Return the mean of a worst case in points; infinite where there is none."""
+    return math.inf if found is None or found[1].mean is None else 100 * found[1].mean
+
+
+def table(rows: pd.DataFrame, kind: str) -> str:
+    """Write defenses against the attacks of a kind: mean and deviation of the effect over seeds."""
+    found, clean = matrix(rows, kind), _clean(rows)
+    lines = [
+        "| defense | clean | " + " | ".join(f"`{name}`" for name in found.attacks) + " | worst |",
+        "| --- | --- | " + "--- | " * (len(found.attacks) + 1),
+    ]
+    for defense in found.by_worst():
+        cells = [_cell(found.cells.get((defense, attack))) for attack in found.attacks]
+        worst = _points(found.worst(defense))
+        lines.append(f"| `{defense}` | {clean[defense]:.1f} | {' | '.join(cells)} | {worst:.1f} |")
+    return "\n".join(lines)
+
+
+def _cell(cell: Cell | None) -> str:
+    """Write a cell; a mark for each run at chance."""
+    if cell is None:
+        return "-"
+    chance = "†" * cell.at_chance
+    return (chance or "-") if cell.success.mean is None else cell.success.text() + chance
+
+
+def answer(rows: pd.DataFrame, kind: str) -> str:
+    """Say in a list which defenses hold every attack, and which attacks beat most."""
+    found, total = matrix(rows, kind), rows["defense"].nunique()
+    worst = {defense: _points(found.worst(defense)) for defense in found.by_worst()}
+    held = [f"`{name}` ({value:.1f})" for name, value in worst.items() if value < BEATEN[kind]]
+    best = min(worst, key=lambda name: worst[name])
+    first = ", ".join(held) or f"none; the least is `{best}` ({worst[best]:.1f})"
+    beats = {a: sum(found.beaten(d, a) for d in found.defenses) for a in found.attacks}
+    most = sorted(beats, key=lambda name: -beats[name])[:3]
+    named = ", ".join(f"`{name}` ({beats[name]} of {total})" for name in most)
+    least, what = f"{BEATEN[kind]:.0f} points", KINDS[kind].title
+    return (
+        f"- Defenses that hold every {kind} attack under {least} ({what}, mean over seeds, "
+        f"worst attack in brackets): {first}.\n"
+        f"- Attacks that take {least} or more from most defenses: {named}."
+    )
+
+
+def adaptive(found: Matrix) -> tuple[Matrix, Matrix]:
+    """Part a matrix: the attacks that know the defense, and all others."""
+    knows = [name for name in found.attacks if name.startswith(ADAPTIVE)]
+    others = [name for name in found.attacks if name not in knows]
+    return replace(found, attacks=knows), replace(found, attacks=others)
+
+
 def summary(rows: pd.DataFrame) -> str:
     """Write a line a defense: what it costs, its worst attacks, and what the adaptive one does."""
     rows = effects(rows)
-    cost = _clean(rows)
+    cost, both = _clean(rows), [matrix(rows, kind) for kind in KINDS]
     lines = [
         "| defense | clean accuracy | worst targeted | adaptive | worst untargeted | adaptive |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    means = rows.groupby(["kind", "defense", "attack"])["effect"].mean()
-    order = means.groupby("defense").max().sort_values(kind="stable").index
-    for defense in order:
+    worst = {d: max(_points(m.worst(d)) for m in both if m.worst(d)) for d in cost.index}
+    for defense in sorted(worst, key=lambda name: worst[name]):
         cells = [f"`{defense}`", f"{cost[defense]:.1f} ({cost[defense] - cost['fedavg']:+.1f})"]
-        for kind in KINDS:
-            cell = rows[(rows["kind"] == kind) & (rows["defense"] == defense)]
-            own = cell.groupby("attack")["effect"].mean().dropna()
-            if own.empty:
-                cells += ["-", "-"]
-                continue
-            adaptive = own[own.index.str.startswith(ADAPTIVE)]
-            others = own.drop(adaptive.index)
-            cells.append(f"{others.max():.1f} (`{others.idxmax()}`)" if len(others) else "-")
-            cells.append(f"{adaptive.max():.1f}" if len(adaptive) else "-")
+        for known, others in map(adaptive, both):
+            told = others.worst(defense)
+            cells.append("-" if told is None else f"{_points(told):.1f} (`{told[0]}`)")
+            told = known.worst(defense)
+            cells.append("-" if told is None else f"{_points(told):.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -177,14 +178,13 @@ def walked(rows: pd.DataFrame) -> str:
     """Name the defenses that hold all attacks but the adaptive one, by kind."""
     rows, said = effects(rows), []
     for kind in KINDS:
-        cells = rows[rows["kind"] == kind].groupby(["defense", "attack"])
-        table = cells["effect"].mean().unstack()
-        table = table[cells.size().unstack().notna().all(axis=1)]  # tried with all of them
-        knows = table.columns.str.startswith(ADAPTIVE)
-        held = table.loc[:, ~knows].max(axis=1) < BEATEN[kind]
-        fallen = held & (table.loc[:, knows].max(axis=1) >= BEATEN[kind])
-        names = ", ".join(f"`{name}`" for name in table.index[fallen]) or "none"
-        whole = ", ".join(f"`{name}`" for name in table.index[held & ~fallen]) or "none"
+        found = matrix(rows, kind)
+        known, others = adaptive(found)
+        tried = [d for d in found.defenses if all((d, a) in found.cells for a in found.attacks)]
+        held = [d for d in tried if _points(others.worst(d)) < BEATEN[kind]]
+        fallen = [d for d in held if any(known.beaten(d, a) for a in known.attacks)]
+        names = ", ".join(f"`{name}`" for name in fallen) or "none"
+        whole = ", ".join(f"`{name}`" for name in held if name not in fallen) or "none"
         said.append(
             f"- {kind.capitalize()}, every attack stays under {BEATEN[kind]:.0f} points: {whole}; "
             f"every attack but the adaptive one: {names}."

@@ -4,7 +4,7 @@ Each works alone in any Flower ``ClientApp``. This folder needs flwr, numpy and 
 and can be copied into an existing Flower app as it is, under any name.
 """
 
-from .attacker import Attack, Colluding, Goal, Seat, View
+from .attacker import Attack, Colluding, Goal
 from .attacks.a3fl import A3FL
 from .attacks.adaptive import Adaptive
 from .attacks.alie import ALIE
@@ -28,6 +28,7 @@ from .collusion import Colluders
 from .honest import HonestClient
 from .malicious import MaliciousClient
 from .mods import attack_mod, malicious, model_replacement_mod, norm_projection_mod
+from .seat import Seat, View
 
 __all__ = [
     "A3FL",

@@ -12,10 +12,11 @@ from flwr.supercore import log
 from numpy.typing import NDArray
 
 from .arrays import Arrays, decoded, encode
-from .attacker import CANNOT_ACT, Attack, Memory, Update, View, knowledge
+from .attacker import Attack, knowledge
 from .grids import GridProxy
 from .honest import server_round
 from .memory import CLEAN, give_attack_memory, take_attack_memory, take_idle
+from .seat import CANNOT_ACT, Memory, Update, View
 from .updates import centers
 
 SHARED = "colluders"

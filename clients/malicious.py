@@ -7,9 +7,10 @@ import torch
 from flwr.app import ArrayRecord, Context, Message
 from torch import Tensor, nn
 
-from .attacker import Attack, Seat
+from .attacker import Attack
 from .honest import HonestClient, first_arrays, server_round
 from .memory import give_clean, is_asked, keep, mark_idle, recall
+from .seat import Seat
 from .training import Named
 from .updates import NOTHING, crafted
 

@@ -9,7 +9,7 @@ in their metrics, and look at no ConfigRecord.
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from .arrays import decode, decoded, encode, encoded
-from .attacker import Memory
+from .seat import Memory
 
 ATTACK_MEMORY = "attack-memory"
 """Name of the record in a context, a message and a reply."""

@@ -5,10 +5,11 @@ from collections.abc import Collection
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from .attacker import Attack, Seat
+from .attacker import Attack
 from .attacks.model_replacement import ModelReplacement
 from .attacks.norm_projection import NormProjection
 from .memory import is_asked, keep, mark_idle, recall
+from .seat import Seat
 from .updates import NOTHING, crafted
 
 

@@ -13,7 +13,8 @@ from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 
 from .arrays import decoded, encode
-from .attacker import Attack, Seat, Update
+from .attacker import Attack
+from .seat import Seat, Update
 
 STATISTICS = ("running_mean", "running_var")
 """Ends of the names that PyTorch gives to BatchNorm's statistics."""

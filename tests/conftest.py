@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +48,14 @@ settings.register_profile(
 settings.load_profile("same")
 
 FLOWER_HANDLERS = tuple(logging.getLogger("flwr").handlers)
+
+
+def until(what: Callable[[], object], seconds: float, log: Callable[[], str] = str) -> None:
+    """Wait for something; past the time fail with a log."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, log()
+        time.sleep(0.1)
 
 
 def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:

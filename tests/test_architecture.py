@@ -9,6 +9,7 @@ import sys
 import tokenize
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,7 @@ ALLOWED = {
 }
 FOLDERS = ("strategies", "clients")
 MODULES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+EVERY = [*MODULES, *(ROOT / "fl_backdoor").rglob("*.py")]
 
 
 def imports(tree: ast.AST) -> tuple[set[str], set[int]]:
@@ -51,6 +53,41 @@ def test_modules_import_only_what_their_package_promises(path):
     assert ast.get_docstring(tree)
     hidden = {"__import__", "importlib", "exec", "eval"}
     assert not hidden & {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def dotted(path):
+    """Return a module's full name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def targets(path):
+    """Return the full names that a module may mean where it imports as it is itself imported."""
+    here = path.parent.relative_to(ROOT).parts
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            above = here[: len(here) + 1 - node.level] if node.level else ()
+            package = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((f"{package}.{alias.name}", package) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, alias.name) for alias in node.names)
+
+
+def test_no_module_needs_itself():
+    known = {dotted(path) for path in EVERY}
+    arrows = nx.DiGraph()
+    for path in EVERY:
+        for name, package in targets(path):
+            needed = name if name in known else package
+            if needed in known - {dotted(path)}:
+                arrows.add_edge(dotted(path), needed)
+    assert len(arrows) > 200
+    assert nx.is_directed_acyclic_graph(arrows), nx.find_cycle(arrows)
+
+
+def test_no_file_is_longer_than_a_few_pages():
+    longest = max(EVERY, key=lambda path: len(path.read_text().splitlines()))
+    assert len(longest.read_text().splitlines()) <= 330, longest
 
 
 @pytest.mark.slow

@@ -22,8 +22,9 @@ from clients import (
     NormProjection,
     Seat,
 )
-from clients.attacker import Update, knowledge
+from clients.attacker import knowledge
 from clients.memory import give_attack_memory, take_attack_memory
+from clients.seat import Update
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.attackers import build_attack, describe, in_full
 from fl_backdoor.federation.roster import Roster, build_roster

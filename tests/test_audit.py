@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,6 +27,8 @@ from fl_backdoor.audit.project import read
 from fl_backdoor.audit.table import Table, broken, chosen_metric, outnumbered, parse_limit
 from fl_backdoor.audit.turned import victims_only
 from fl_backdoor.errors import UserError
+
+from .conftest import until
 
 ROOT = Path(__file__).parents[1]
 APPS = ROOT / "tests" / "apps"
@@ -414,11 +415,7 @@ def test_a_terminated_audit_leaves_nothing(tmp_path: Path) -> None:
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
     )
-    until = time.monotonic() + 120
-    while not any("train" in file.read_text() for file in tmp_path.glob("*/phase.txt")):
-        assert time.monotonic() < until
-        assert audit.poll() is None
-        time.sleep(0.1)
+    until(lambda: any("train" in file.read_text() for file in tmp_path.glob("*/phase.txt")), 120)
     children = Path(f"/proc/{audit.pid}/task/{audit.pid}/children").read_text().split()
     assert children
     audit.terminate()

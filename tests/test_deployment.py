@@ -9,13 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from .conftest import until
 from .test_experiment import rows
 from .test_simulate import simulate
 
@@ -74,10 +74,7 @@ class Machine:
         return (self.home / "log").read_text()
 
     def wait_for(self, what: Callable[[], bool], seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.2)
+        until(what, seconds, lambda: self.log)
 
     def healthy(self) -> bool:
         try:

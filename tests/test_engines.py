@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from clients import LabelFlipping, Seat
-from clients.attacker import Update
+from clients.seat import Update
 from clients.vertical import LocalizedReplacement
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation.engines import LocalGrid, launch

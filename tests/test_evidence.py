@@ -29,7 +29,8 @@ from fl_backdoor.measure.runs import Run, read_rows
 from fl_backdoor.measure.settings import result_keys
 from fl_backdoor.report import figures, write_report
 from fl_backdoor.report.__main__ import main
-from fl_backdoor.report.matrix import NO_ATTACK, Estimate, Section, sections
+from fl_backdoor.report.estimate import Estimate
+from fl_backdoor.report.matrix import NO_ATTACK, Section, sections
 from fl_backdoor.report.page import _embedded
 from fl_backdoor.report.tidy import BESIDE, readable, settings
 

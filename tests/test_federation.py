@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from clients import Attack, Backdoor, HonestClient, LabelFlipping, MaliciousClient, Seat
-from clients.attacker import Update
+from clients.seat import Update
 from fl_backdoor import config as configuration
 from fl_backdoor.errors import UserError
 from fl_backdoor.federation import horizontal as module

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clients import HonestClient, LabelFlippingClient
-from clients.attacker import Seat
 from clients.attacks.label_flipping import READINGS, LabelFlipping
+from clients.seat import Seat
 from fl_backdoor.errors import UserError
 
 from .test_contract_attacks import CLASSES, build_attack, composed

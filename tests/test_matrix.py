@@ -68,6 +68,7 @@ def rows() -> pd.DataFrame:
         [("weak", 90.0, 30.0), ("strong", 12.0, 2.0)] * 2
     ):
         base = {"setting": "s", "defense": defense, "seed": seed // 2, "twin_accuracy": 95.0}
+        base["main_accuracy"] = 94.0
         made.append(
             base | {"attack": "backdoor", "attack_success": success + seed, "floor": 2.0,
                     "at_chance": 0}

@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from argparse import Namespace
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import StringIO
@@ -30,6 +28,8 @@ from fl_backdoor.papers import pool
 from fl_backdoor.papers.grids import PLANS
 from fl_backdoor.papers.plan import Job, Part, Plan, jobs
 from fl_backdoor.screen import in_words
+
+from .conftest import until
 
 TINY = {
     "seed": "range(2)",
@@ -195,13 +195,6 @@ def test_a_command_that_is_killed_leaves_no_process(more: list[str], tmp_path: P
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def until(what: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def living(group: int) -> bool:

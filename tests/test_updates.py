@@ -28,7 +28,7 @@ from clients import (
     model_replacement_mod,
     norm_projection_mod,
 )
-from clients.attacker import Update
+from clients.seat import Update
 from clients.updates import crafted
 
 CONTEXT = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})

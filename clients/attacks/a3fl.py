@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parameters_to_vector
 
-from ..attacker import Attack, Goal, Seat
+from ..attacker import Attack, Goal
+from ..seat import Seat
 from ..training import cross_entropy_loss, descend
 from ..triggers.trigger import kind_of
 from .backdoor import with_trigger

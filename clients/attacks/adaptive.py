@@ -11,7 +11,8 @@ import numpy as np
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from ..attacker import Colluding, Memory, View
+from ..attacker import Colluding
+from ..seat import Memory, View
 
 Vector = NDArray[np.float64]
 Push = tuple[Vector, Vector]

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from torch import Tensor, nn
 
-from ..attacker import Attack, Goal, Seat
+from ..attacker import Attack, Goal
 from ..malicious import MaliciousClient
+from ..seat import Seat
 from ..triggers import Pixels, chosen
 from .model_replacement import ModelReplacement
 from .norm_projection import NormProjection

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..attacker import Seat
+from ..seat import Seat
 from .model_replacement import ModelReplacement
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacker import Goal, Seat
+from ..attacker import Goal
+from ..seat import Seat
 from ..triggers import Trigger
 from .backdoor import Backdoor
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..attacker import Attack, Goal, Seat
+from ..attacker import Attack, Goal
+from ..seat import Seat
 from ..triggers.trigger import kind_of
 from .edge_data import farthest, read
 

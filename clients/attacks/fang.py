@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attacker import Colluding, View
+from ..attacker import Colluding
+from ..seat import View
 from .fang_lambda import FLOOR, greatest_lambda
 
 Vector = NDArray[np.float64]

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from ..attacker import Attack, Seat, Update
+from ..attacker import Attack
+from ..seat import Seat, Update
 
 
 @dataclass(kw_only=True)

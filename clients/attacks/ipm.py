@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attacker import Colluding, View
+from ..attacker import Colluding
+from ..seat import View
 
 
 @dataclass(kw_only=True)

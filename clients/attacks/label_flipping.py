@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..attacker import Attack, Goal, Seat
+from ..attacker import Attack, Goal
 from ..malicious import MaliciousClient
+from ..seat import Seat
 
 READINGS = ("add", "replace", "fill", "copy")
 """Of Algorithm 1, line 9."""

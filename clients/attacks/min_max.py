@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..attacker import Colluding, View
+from ..attacker import Colluding
+from ..seat import View
 
 Vector = NDArray[np.float64]
 

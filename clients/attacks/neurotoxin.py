@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..arrays import to_numpy
-from ..attacker import Attack, Memory, Seat
+from ..attacker import Attack
+from ..seat import Memory, Seat
 
 LAST = "neurotoxin."
 """How the names of the last global model begin in a seat's memory."""

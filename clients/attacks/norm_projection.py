@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..attacker import Attack, Seat, Update
+from ..attacker import Attack
+from ..seat import Seat, Update
 from ..updates import norm
 
 

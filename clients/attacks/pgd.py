@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from ..attacker import Attack, Seat
+from ..attacker import Attack
+from ..seat import Seat
 
 
 def project_on_ball(

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.supercore import log
 from torch import Tensor, nn
 
-from ..attacker import CANNOT_ACT
+from ..seat import CANNOT_ACT
 from ..training import Seeded
 from .attack import PartyAttack
 from .state import STATE, FlatModel, found, read, version_of, write

@@ -11,8 +11,9 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from clients import attack_mod
-from clients.attacker import Attack, Seat
+from clients.attacker import Attack
 from clients.attacks.backdoor import Backdoor
+from clients.seat import Seat
 
 from .batches import Batches, UnseenError
 from .chosen import Malice

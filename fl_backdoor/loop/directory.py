@@ -10,8 +10,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from ..errors import UserError
 from ..files import (
@@ -31,6 +29,7 @@ from ..files import (
     read_json,
     write,
 )
+from .tensors import load_arrays, save_arrays
 
 
 class RunDirectory:
@@ -132,9 +131,9 @@ class RunDirectory:
         }
         if memory:
             changed = {key: memory[key] for key, place in places.items() if place == number}
-            self._save(self._memory(number), changed, number, places)
+            save_arrays(self._memory(number), changed, {self.unit: number, "places": places})
         model = {name: array.numpy() for name, array in arrays.items()}
-        self._save(self.path / MODEL, model, number)
+        save_arrays(self.path / MODEL, model, {self.unit: number})
         self.memory, self._places = memory, places
         needed = {self._memory(place) for place in (*places.values(), *[number] * bool(memory))}
         for other in self.path.glob(MEMORY.format("*")):
@@ -225,31 +224,12 @@ class RunDirectory:
     def _memory(self, number: int) -> Path:
         return self.path / MEMORY.format(number)
 
-    def _save(
-        self,
-        path: Path,
-        arrays: Mapping[str, NDArray[Any]],
-        number: int,
-        places: Mapping[str, int] | None = None,
-    ) -> None:
-        # safetensors stores memory as it lies, and sorts the names: both must be put right.
-        tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        # One entry of metadata: safetensors writes several in random order, other bytes each time.
-        note: dict[str, Any] = {self.unit: number, "order": list(tensors)}
-        if places is not None:
-            note["places"] = dict(places)
-        write(path, save(tensors, metadata={"fl-backdoor": json.dumps(note)}))
-
     def _load(
         self, path: Path, names: Iterable[str] | None = None
     ) -> tuple[dict[str, NDArray[Any]], int, dict[str, int]]:
-        """Return arrays in their order, the round or epoch that they are of, and the places."""
+        """Return arrays, the round or epoch that they are of, and the places."""
+        arrays, note = load_arrays(path, names)
         try:
-            with safe_open(path, framework="numpy") as file:
-                note = json.loads(file.metadata()["fl-backdoor"])
-                names = note["order"] if names is None else names
-                tensors = {name: file.get_tensor(name) for name in names}
-                number, places = int(note[self.unit]), dict(note.get("places", {}))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            return arrays, int(note[self.unit]), dict(note.get("places", {}))
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: cannot be read ({error})") from error
-        return tensors, number, places

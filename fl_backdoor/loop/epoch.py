@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clients.attacker import CANNOT_ACT
+from clients.seat import CANNOT_ACT
 from clients.vertical import infer_labels
 from strategies.vertical import ActiveParty, Party, ProtocolError, SumTop
 

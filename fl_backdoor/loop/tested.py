@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor
 
 from clients import Goal
-from clients.attacker import Memory
+from clients.seat import Memory
 
 from ..federation.horizontal import Federation
 from ..files import Row

@@ -2,15 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from ..federation.roster import ROSTER
 from ..files import UNCOMPARED, Row, Summary, finite, flatten_config, named
@@ -18,6 +17,7 @@ from ..measure.measures import measures
 from ..schema import Config
 from .directory import RunDirectory
 from .machine import versions
+from .tensors import load_arrays, save_arrays
 from .tested import Tested
 
 if TYPE_CHECKING:
@@ -91,15 +91,12 @@ class SharedTwin:
         file = self._file(number)
         with named(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_suffix(f".{id(self)}.tmp")
-            tensors = {name: array.numpy().copy(order="C") for name, array in arrays.items()}
-            note = json.dumps({"order": list(tensors), "row": finite(row)}, allow_nan=False)
-            save_file(tensors, temporary, metadata={"fl-backdoor": note})
-            temporary.replace(file)
+        own = file.with_suffix(f".{os.getpid()}")  # another run may train the same twin meanwhile
+        model = {name: array.numpy() for name, array in arrays.items()}
+        save_arrays(own, model, {"row": finite(row)})
+        own.replace(file)
 
     def _kept(self, number: int) -> tuple[Row, ArrayRecord]:
-        with safe_open(self._file(number), framework="numpy") as file:
-            note = json.loads(file.metadata()["fl-backdoor"])
-            names: Iterable[str] = note["order"]
-            arrays = {name: Array(file.get_tensor(name)) for name in names}
-        return dict(note["row"]), ArrayRecord(arrays)
+        arrays, note = load_arrays(self._file(number))
+        record = ArrayRecord({name: Array(array) for name, array in arrays.items()})
+        return dict(note["row"]), record

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..measure.measures import MEASURES, text
 from ..measure.runs import PROTOCOL, RUN, said
 from ..measure.settings import NOTHING, result_keys
+from .estimate import Estimate
 from .matrix import (
     ATTACK,
     AXES,
@@ -19,7 +20,6 @@ from .matrix import (
     MOST_NAMED,
     NO_ATTACK,
     Cell,
-    Estimate,
     Kind,
     Matrix,
     Section,
