@@ -29,6 +29,10 @@ class Villain(PartyAttack):
     that only adds, E is added to the scores. Where most candidates are of other classes, the top
     learns that the known embedding says nothing, and few are found.
 
+    *Knows* the label of one row, and the gradients that come back. *Cost*: a norm for each train
+    row, and a pass over them an epoch. *Known weaknesses*: noise on gradients, or their clipping,
+    changes the norms that it reads; mu is a length of one model's gradients.
+
     Parameters
     ----------
     target_rows : Tensor of shape (t,)
