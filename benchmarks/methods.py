@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ from fl_backdoor.papers.page import filled
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
 TERMS = ("Threat model", "Assumes", "Remembers", "Guarantee", "Cost", "Known weaknesses")
 """What the notes of a defense say, in this order; a word in italics begins each."""
+ATTACK_TERMS = ("Knows", "Cost", "Known weaknesses")
+"""And what the words on an attack say."""
 HOOKS = {
     "poison": "data", "loss": "loss", "project": "gradients", "constrain": "parameters",
     "craft": "update", "collude": "together",
@@ -67,12 +69,12 @@ def prose(kind: type[Any]) -> str:
     return re.sub(r"``([^`]+)``", r"`\1`", own).replace("::\n", ":\n")
 
 
-def terms(kind: type[Any]) -> dict[str, str]:
-    """Return what a defense's notes say under each of `TERMS`, or those of the class it extends."""
-    marks, found = "|".join(TERMS), dict[str, str]()
+def terms(kind: type[Any], asked: tuple[str, ...] = TERMS) -> dict[str, str]:
+    """Return what a class's prose says under each term, or that of the class it extends."""
+    marks, found = _either(asked), dict[str, str]()
     for base in reversed(kind.__mro__):
-        for term in TERMS:
-            pattern = rf"\*{term}\*:?\s+(.+?)(?=\*(?:{marks})\*|\n\n|\Z)"
+        for term in asked:
+            pattern = rf"\*{_either([term])}\*:?\s+(.+?)(?=\*(?:{marks})\*|\n\n|\Z)"
             if said := re.search(pattern, prose(base), re.DOTALL):
                 found[term] = " ".join(said[1].split()).strip(" ,;")
     return found
@@ -100,8 +102,8 @@ def defense_table() -> str:
 def attack_table() -> str:
     """Return the table of attacks."""
     lines = [
-        "| `attack=` | class | what | changes | knows the updates of | carries |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| `attack=` | class | what | changes | knows the updates of | carries | cost |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for method in methods("attack"):
         changes = [what for hook, what in HOOKS.items() if _overrides(method.kind, hook)]
@@ -109,6 +111,7 @@ def attack_table() -> str:
             f"[`{method.name}`](#{_anchor(method.kind)})", f"`{method.kind.__name__}`", method.said,
             ", ".join(changes), method.knowledge,
             f"`{method.carried}`" if method.carried else "-",
+            terms(method.kind, ATTACK_TERMS).get("Cost", "-"),
         )  # fmt: skip
         lines.append(f"| {' | '.join(_cell(text) for text in row)} |")
     return "\n".join(lines)
@@ -136,6 +139,11 @@ def _each(kinds: Iterator[type[Any]]) -> list[type[Any]]:
 
 def _overrides(kind: type[Any], hook: str) -> bool:
     return getattr(kind, hook) is not getattr(Attack, hook)
+
+
+def _either(words: Iterable[str]) -> str:
+    """Return a pattern of one of some terms, wherever a line of the docstring ends."""
+    return "|".join(word.replace(" ", r"\s+") for word in words)
 
 
 def _anchor(kind: type[Any]) -> str:

@@ -14,7 +14,7 @@ _BLOCK = 2**16
 
 
 def hessian_product(s: Vectors, y: Vectors, v: NDArray[np.floating]) -> Vector:
-    """Return the L-BFGS approximation of H v, shape (p,) (Byrd et al. 1994, Theorem 2.3).
+    """Return the L-BFGS approximation of H v, shape (p,) (Byrd et al. 1994, compact).
 
     Parameters
     ----------

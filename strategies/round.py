@@ -110,6 +110,10 @@ class Round:
         """The rows by their content: sums in this order do not depend on who answered first."""
         return content_order(self.models) if self.rewritten else list(range(len(self)))
 
+    def rng(self, seed: int | None, *draw: int) -> np.random.Generator:
+        """Return a generator that a seed, the round and the draw decide; chance, without a seed."""
+        return np.random.default_rng(None if seed is None else [seed, self.number, *draw])
+
     def mean(self, votes: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Return the mean model of shape (p,) by votes of shape (n,), in float64 (Eq. 1).
 

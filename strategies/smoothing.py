@@ -22,7 +22,7 @@ def smoothed_votes(
 ) -> NDArray[np.int64]:
     """Count the classes that ``h(w + eps_k; x)`` names, ``eps_k`` from N(0, sigma^2 I).
 
-    [Xie et al., 2021], https://arxiv.org/abs/2106.08283, section 3, Algorithm 2.
+    [Xie et al., 2021], https://arxiv.org/abs/2106.08283: the votes at test time.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def view(
 
 
 def test_z_is_that_of_a_table_of_the_normal_distribution() -> None:
-    """Algorithm 3, lines 1 to 3, with scipy's quantiles and exact floors."""
+    """Algorithm 3's z_max, with scipy's quantiles and exact floors."""
     for n in range(3, 60):
         for m in range(1, n // 2 + 1):
             s = math.floor(n / 2 + 1) - m

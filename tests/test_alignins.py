@@ -1,4 +1,4 @@
-"""AlignIns of Xu et al. 2025: against Algorithm 1 written out."""
+"""AlignIns of Xu et al. 2025: against its paper's algorithm written out."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def mz_written_out(values):
 
 
 def alignins_written_out(sent, models, sparsity, lambda_c, lambda_s):
-    """Algorithm 1, client by client."""
+    """Follow the paper, client by client."""
     updates = [model - sent for model in models]
     d, n = len(sent), len(models)
     k = int(sparsity * d)

@@ -13,7 +13,7 @@ counts = st.integers(1, 4)
 
 
 def written_out(models, v, tau, iterations):
-    """Karimireddy et al. 2021, Eq. of section 4: client by client."""
+    """Karimireddy et al. 2021: client by client."""
     for _ in range(iterations):
         parts = [(x - v) * min(1, tau / max(np.linalg.norm(x - v), 1e-300)) for x in models]
         v = v + sum(parts) / len(models)

@@ -1,4 +1,4 @@
-"""CRFL against Algorithm 1 written out, and its smoothed votes against a loop."""
+"""CRFL against its paper's training written out, and its smoothed votes against a loop."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def played(play, strategy, models, number=1, sent=None):
 
 
 def clipped_written_out(models, rho):
-    """Xie et al. 2021, Algorithm 1: the average, divided where it is too long."""
+    """Xie et al. 2021: the average, divided where it is too long."""
     w = sum(models) / len(models)
     return w / max(1, np.sqrt(sum(w**2)) / rho)
 

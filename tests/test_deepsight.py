@@ -1,4 +1,4 @@
-"""DeepSight of Rieger et al. 2022: against sections IV and V written out."""
+"""DeepSight of Rieger et al. 2022: against its paper's algorithms written out."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def different(labels):
 
 
 def deepsight_written_out(sent, models, number):
-    """Algorithms 1 to 3, model by model and neuron by neuron; rows and their DDifs in order."""
+    """Follow the paper, model by model and neuron by neuron; rows and their DDifs in order."""
     n, p = len(models), len(sent["bias"])
     neups, te = [], []
     for model in models:

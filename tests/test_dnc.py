@@ -1,4 +1,4 @@
-"""DnC against Algorithm 2 with a singular value decomposition, and what it withstands."""
+"""DnC against its paper's algorithm with a singular value decomposition, and what it withstands."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ quick = settings(max_examples=30)
 
 
 def scores_written_out(sampled):
-    """Shejwalkar and Houmansadr 2021, Algorithm 2, lines 4 to 8."""
+    """Score as Shejwalkar and Houmansadr 2021 do, by a singular value decomposition."""
     centered = sampled - sampled.mean(axis=0)
     v = np.linalg.svd(centered)[2][0]
     return np.array([float(row @ v) ** 2 for row in centered])

@@ -25,7 +25,7 @@ def rows(seed: int, n: int = 7, d: int = 12, mean: float = 0.3) -> Vector:
 
 
 def chosen(crafted: Vector, copies: int, models: Vector) -> bool:
-    """Tell whether Krum's choice is a copy: Blanchard et al. 2017, section 4, one by one."""
+    """Tell whether Krum's choice is a copy: Blanchard et al. 2017, one by one."""
     everybody = [crafted] * copies + list(models)
     n = len(everybody)
     scores = []

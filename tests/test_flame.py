@@ -1,4 +1,4 @@
-"""FLAME of Nguyen et al. 2022: against Algorithm 1 written out."""
+"""FLAME of Nguyen et al. 2022: against its paper's algorithm written out."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def cluster_written_out(updates):
 
 
 def flame_written_out(sent, models):
-    """Algorithm 1 without its last line, in the order of its lines."""
+    """Follow the paper up to its last step, in its order."""
     kept = cluster_written_out([model - sent for model in models])
     e = [np.sqrt(sum((model - sent) ** 2)) for model in models]
     s_t = np.median(e)

@@ -1,4 +1,4 @@
-"""FLDetector of Zhang et al. 2022: against Algorithms 1 to 3 written out."""
+"""FLDetector of Zhang et al. 2022: against its paper's algorithms written out."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def run(rule, federation, rounds, play, present=everybody):
 
 
 def test_the_scores_are_what_the_paper_says(play):
-    """Algorithm 3 on the same federation, with the Hessian as a matrix."""
+    """Follow the paper on the same federation, with the Hessian as a matrix."""
     n_window, rounds = 3, 9
     _, reports = run(FLDetector(n_window), Federation(1, push=0.0), rounds, play)
     federation, w = Federation(1, push=0.0), [np.zeros(15)]

@@ -1,4 +1,4 @@
-"""FLTrust of Cao et al. 2021: against Algorithm 2 written out."""
+"""FLTrust of Cao et al. 2021: against its paper's algorithm written out."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from strategies import FLTrust, NormClipping
 
 
 def fltrust_written_out(sent, models, root, alpha):
-    """Equations 2 to 5, client by client."""
+    """Trust, scale and average, client by client."""
     g_0, total, weight, scores = root - sent, np.zeros_like(sent), 0.0, []
     for model in models:
         g = model - sent

@@ -1,4 +1,4 @@
-"""FoolsGold of Fung et al. 2020: against Algorithm 1 written out."""
+"""FoolsGold of Fung et al. 2020: against its paper's algorithm written out."""
 
 import math
 
@@ -12,7 +12,7 @@ from strategies.rules.foolsgold import foolsgold
 
 
 def weights_written_out(histories, kappa):
-    """Algorithm 1, loop by loop."""
+    """Follow the paper, loop by loop."""
     n = len(histories)
     cs, v, alpha = [[0.0] * n for _ in range(n)], [0.0] * n, [0.0] * n
     for i in range(n):

@@ -13,7 +13,7 @@ quick = settings(max_examples=40)
 
 
 def written_out(models, alpha, z, nu, budget):
-    """Algorithm 2 of Pillutla et al. 2022, client by client."""
+    """Follow the smoothed Weiszfeld algorithm of Pillutla et al. 2022, client by client."""
     z = z.astype(np.float64)
     for _ in range(budget):
         beta = [a / max(nu, np.linalg.norm(z - w)) for a, w in zip(alpha, models, strict=True)]

@@ -29,7 +29,7 @@ def squared_distances(models):
 
 
 def scores_written_out(squared, neighbours):
-    """Sum the nearest by hand (Blanchard et al. 2017, section 4)."""
+    """Sum the nearest by hand (Blanchard et al. 2017)."""
     n = len(squared)
     return [sum(sorted(squared[i][j] for j in range(n) if j != i)[:neighbours]) for i in range(n)]
 
@@ -40,7 +40,7 @@ def krum_written_out(squared, f, m):
 
 
 def bulyan_written_out(models, f):
-    """El Mhamdi et al. 2018, section 4."""
+    """El Mhamdi et al. 2018."""
     models = models.astype(np.float64)
     received, selected = list(range(len(models))), []
     while len(selected) < len(models) - 2 * f:

@@ -1,4 +1,4 @@
-"""LASA of Xu et al. 2025 (WACV): against Algorithm 1 written out."""
+"""LASA of Xu et al. 2025 (WACV): against its paper's algorithm written out."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def flat(model):
 
 
 def lasa_written_out(sent, models, sparsity, lambda_m, lambda_d):
-    """Algorithm 1: clip, sparsify, filter each layer, average each layer."""
+    """Clip, sparsify, filter each layer, average each layer."""
     updates = [{k: m[k] - sent[k] for k in SHAPES} for m in models]
     lengths = [np.sqrt(sum(flat(u) ** 2)) for u in updates]
     tau, d = np.median(lengths), len(flat(sent))

@@ -1,10 +1,13 @@
 """Tests of ``docs/methods.md``: it is what docstrings and yaml say, and they say enough."""
 
+import inspect
 from typing import Any
 
 import pytest
 
-from benchmarks.methods import PAGE, TERMS, methods, prose, rebuilt, terms
+import clients.vertical
+import strategies.vertical
+from benchmarks.methods import ATTACK_TERMS, PAGE, TERMS, methods, prose, rebuilt, terms
 
 from .test_contract_attacks import NAMES as ATTACKS
 from .test_contract_strategies import NAMES as STRATEGIES
@@ -27,6 +30,26 @@ def test_a_defense_says_what_it_is_for_and_what_it_costs(name: str) -> None:
     assert not missing, f"{name}: notes of {sorted(missing)}"
 
 
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "none"])
+def test_an_attack_says_what_it_knows_and_what_it_costs(name: str) -> None:
+    missing = {*ATTACK_TERMS} - terms(kind("attack", name), ATTACK_TERMS).keys()
+    assert not missing, f"{name}: words of {sorted(missing)}"
+
+
+def test_so_do_those_of_split_learning() -> None:
+    defended = ("Threat model", "Assumes", "Cost", "Known weaknesses")
+    for package, base, words in (
+        (clients.vertical, clients.vertical.PartyAttack, ATTACK_TERMS),
+        (strategies.vertical, strategies.vertical.VerticalDefense, defended),
+    ):
+        public = (getattr(package, name) for name in package.__all__)
+        kinds = [one for one in public if inspect.isclass(one) and issubclass(one, base)]
+        assert len(kinds) > 3
+        for one in kinds:
+            missing = {*words} - terms(one, words).keys()
+            assert one is base or not missing, f"{one.__name__}: words of {sorted(missing)}"
+
+
 @pytest.mark.parametrize(
     ("group", "name"),
     [("strategy", name) for name in STRATEGIES]
@@ -45,11 +68,13 @@ def test_the_words_of_a_term_end_where_the_next_begins() -> None:
         Notes
         -----
         *Threat model*: few attack. *Assumes*
-        nothing. *Cost*: little.
+        nothing. *Cost*: little. *Known
+        weaknesses*: many.
 
         More is said.
         """
 
     assert terms(Rule) == {
-        "Threat model": "few attack.", "Assumes": "nothing.", "Cost": "little."
+        "Threat model": "few attack.", "Assumes": "nothing.", "Cost": "little.",
+        "Known weaknesses": "many.",
     }  # fmt: skip

@@ -27,7 +27,7 @@ def stays(kind: type[Pushed], crafted: Vector, known: Vector) -> float:
 
 
 def searched(allowed: Callable[[float], bool], start: float = 10.0, stop: float = 1e-9) -> float:
-    """Search as the paper's Algorithm 1: by steps that halve, up while it is allowed, else down."""
+    """Search as the paper does: by steps that halve, up while it is allowed, else down."""
     gamma, step, found = start, start, 0.0
     while abs(found - gamma) > stop:
         if allowed(gamma):

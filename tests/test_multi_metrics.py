@@ -1,4 +1,4 @@
-"""Multi-Metrics of Huang et al. 2023: against Algorithm 1 written out."""
+"""Multi-Metrics of Huang et al. 2023: against its paper's algorithm written out."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from strategies import MultiMetrics
 
 
 def scores_written_out(sent, models):
-    """Follow section 4, metric by metric and model by model."""
+    """Follow the paper, metric by metric and model by model."""
     x = []
     for model in models:
         manhattan = sum(abs(model - sent))

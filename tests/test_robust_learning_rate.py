@@ -12,7 +12,7 @@ quick = settings(max_examples=40)
 
 
 def written_out(models, center, theta):
-    """Ozdayi et al. 2021, section 4, coordinate by coordinate, of the plain average."""
+    """Ozdayi et al. 2021, coordinate by coordinate, of the plain average."""
     updates, new = models - center, []
     for start, column in zip(center, updates.T, strict=True):
         signs = sum((value > 0) - (value < 0) for value in column.tolist())

@@ -1,4 +1,4 @@
-"""SignGuard against Algorithm 2 written out, with a MeanShift of its own; what it withstands."""
+"""SignGuard against its paper's algorithm written out, with a MeanShift of its own."""
 
 import numpy as np
 import pytest

@@ -51,17 +51,21 @@ def trigger_loss(
 class A3FL(Attack):
     """A square of pixels, learned each round such that the global model does not unlearn it.
 
-    Zhang et al. 2023, "A3FL: Adversarially Adaptive Backdoor Attacks to Federated Learning",
-    Algorithm 1: by steps along the sign of its gradient the trigger delta is fitted to
-    the global model theta and to theta', which an adversary has trained to tell the right label
-    in spite of it. It starts from that of the last round, in the seat's memory. Attackers learn
-    one each, from their own data; the measures put that of the first attacker of the round on all
-    victims, and after the last attack that of the first who ever learned one.
+    Zhang et al. 2023, "A3FL: Adversarially Adaptive Backdoor Attacks to Federated Learning": by
+    steps along the sign of its gradient the trigger delta is fitted to the global model theta and
+    to theta', which an adversary has trained to tell the right label in spite of it. It starts from
+    that of the last round, in the seat's memory. Attackers learn one each, from their own data; the
+    measures put that of the first attacker of the round on all victims, and after the last attack
+    that of the first who ever learned one.
 
     As in the authors' code the trigger is a patch that begins in grey, and all samples are
     stamped to learn it. Unlike there theta' is trained by plain descent, adapted from the first
-    step on, and compared with theta by parameters, not by gradients. There, ``steps`` is 200,
-    ``adapt_every`` 1 and ``adversarial_epochs`` 5.
+    step on, and compared with theta by parameters, not by gradients; and pixels stay in [0, 1].
+    There, ``steps`` is 200, ``adapt_every`` 1 and ``adversarial_epochs`` 5.
+
+    *Knows* its own samples and the model received. *Cost*: each round ``steps`` passes over the
+    samples through two models, and ``steps / adapt_every * adversarial_epochs`` epochs. *Known
+    weaknesses*: images only; its update is not hidden from rules of distances, angles or signs.
 
     Attributes
     ----------
@@ -155,7 +159,7 @@ class A3FL(Attack):
         return with_trigger(inputs, labels, self.goal, self.fraction, seat)
 
     def learn(self, model: nn.Module, inputs: Tensor, labels: Tensor, seat: Seat) -> Tensor:
-        """Return the trigger of Algorithm 1, of shape (..., size, size)."""
+        """Return the trigger that the round learns, of shape (..., size, size)."""
         row, column = self.corner
         patch = slice(row, row + self.size), slice(column, column + self.size)
         trigger = self.stamp(inputs[:1], seat.memory)[0][..., *patch]

@@ -92,9 +92,9 @@ class Adaptive(Colluding):
     `pushes`, for the search `farthest`. Where none moves farther than what they have trained,
     they send that.
 
-    Shejwalkar, Houmansadr 2021, "Manipulating the Byzantine", section IV: the attacks that know the
+    Shejwalkar, Houmansadr 2021, "Manipulating the Byzantine": the attacks that know the
     rule maximise the strength gamma of a malicious direction for which it still accepts; Fang et
-    al. 2020, "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", section 4, do
+    al. 2020, "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", section 3, do
     so for Krum and trimmed mean, and guess the honest updates from their own. Baruch et al.
     2019 for the direction ``std``. Tramer et al. 2020, "On Adaptive Attacks to Adversarial Example
     Defenses": a defense is to be tested by an attack that aims at its own objective.
@@ -124,12 +124,12 @@ class Adaptive(Colluding):
     clients. *Cost*: 4 (1 + 6) + 6 + 2 = 36 calls of the rule a round at most, and each
     attacker's clean training.
 
-    *Limits*: four directions and one strength, not the whole space; the rule is asked for one
-    guess, and few attackers guess honest updates more alike than they are; it is greedy, a round
-    at a time; and to move far along d, to first order, need not be to succeed. It bounds a
-    defense from one side only: what holds it may fall to another. A rule that fails on the
-    guess cannot be asked: a warning says so, the note ``cannot-ask`` counts it, and
-    the attackers send what they trained.
+    *Known weaknesses*: four directions and one strength, not the whole space; the rule is asked for
+    one guess, and few attackers guess honest updates more alike than they are; it is greedy, a
+    round at a time; and to move far along d, to first order, need not be to succeed. It bounds a
+    defense from one side only: what holds it may fall to another. A rule that fails on the guess
+    cannot be asked: a warning says so, the note ``cannot-ask`` counts it, and the attackers send
+    what they trained.
     """
 
     adaptive: ClassVar[bool] = True

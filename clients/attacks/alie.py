@@ -15,7 +15,7 @@ from ..seat import View
 def z_max(n: int, m: int) -> float:
     """Return how many standard deviations an update may be off and still find supporters.
 
-    Algorithm 3, lines 1 to 3: of n clients, m of them corrupted, s = floor(n/2 + 1) - m honest
+    Algorithm 3: of n clients, m of them corrupted, s = floor(n/2 + 1) - m honest
     ones are needed for a majority. With Phi the standard normal distribution, z_max is the
     greatest z for which Phi(z) < (n - m - s) / (n - m): that many are closer to the mean.
 
@@ -33,16 +33,20 @@ class ALIE(Colluding):
     """All attackers send mu - z sigma, of each coordinate of the updates that they know.
 
     Baruch, Baruch, Goldberg 2019, "A Little Is Enough: Circumventing Defenses For Distributed
-    Learning", section 3, Algorithm 3: the push stays within the spread of honest updates, and
-    so within what Krum, trimmed mean and Bulyan take for honest. Untargeted. The paper's
-    attackers estimate mu and sigma from their own honest training; sigma is that of the sample,
-    not corrected, as in the authors' code.
+    Learning", Algorithm 3: the push stays within the spread of honest updates, and so within what
+    Krum, trimmed mean and Bulyan take for honest. Untargeted. The paper's attackers estimate mu
+    and sigma from their own honest training; sigma is that of the sample, not corrected, as in
+    the authors' code.
+
+    *Knows* n, P, and updates as `knowledge` says. *Cost*: two passes over the updates known, of d
+    parameters. *Known weaknesses*: z is small where few attack; all send the same, which rules that
+    look for likeness see.
 
     Attributes
     ----------
     z : float, optional
         None: `z_max` of the clients asked and the attackers that answered in the round (0.18 for
-        3 of 10, 1.45 for 24 of 51). The paper's experiments use 1.5 and less.
+        3 of 10, 1.45 for 24 of 51). The authors' code begins with 1.5.
 
     Raises
     ------

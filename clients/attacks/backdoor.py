@@ -59,7 +59,11 @@ def with_trigger(
 class Backdoor(Attack):
     """Samples of other classes that carry a trigger are labelled as the target.
 
-    Gu et al. 2017, "BadNets", section 3.3 (all-to-one).
+    Gu et al. 2017, "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply
+    Chain", with one target for all other classes.
+
+    *Knows* its own samples. *Cost*: a pass over the samples. *Known weaknesses*: its share of an
+    average is small, and fades once the attacker stays away (see `ModelReplacement`, `Neurotoxin`).
 
     Attributes
     ----------

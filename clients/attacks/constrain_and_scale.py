@@ -18,13 +18,15 @@ def anomaly_loss(model: nn.Module, received: dict[str, Tensor]) -> Tensor:
 class ConstrainAndScale(ModelReplacement):
     """Train on poisoned data near the model received, then scale the update.
 
-    Bagdasaryan et al. 2020, "How To Backdoor Federated Learning", section 4.3, Eq. 4 and
-    Algorithm 1: ``L_model = alpha L_class + (1 - alpha) L_ano``, and ``G + gamma (L - G)`` is
-    sent. L_ano is whatever the server may look at; here the squared Euclidean distance to the
-    global model. The authors' code takes the distance itself, which has no gradient where training
-    begins. FLPoison computes it outside of the graph, so that only the scaling is left.
+    Bagdasaryan et al. 2020, "How To Backdoor Federated Learning":
+    ``L_model = alpha L_class + (1 - alpha) L_ano``, and ``G + gamma (L - G)`` is sent. L_ano is
+    whatever the server may look at; here the squared Euclidean distance to the global model. The
+    authors' code takes the distance itself, which has no gradient where training begins. FLPoison
+    computes it outside of the graph, so that only the scaling is left.
 
-    It knows what it trained itself, and assumes a server that judges updates by their length.
+    *Knows* what it trained itself, n and P; assumes a server that judges updates by their length.
+    *Cost*: a pass over d parameters a step. *Known weaknesses*: what is sent is gamma times as
+    long as what was kept short.
 
     Attributes
     ----------

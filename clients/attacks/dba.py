@@ -44,8 +44,9 @@ class DBA(Backdoor):
     to 9. Where they attack in one round only they scale what they send (``attack.replacement``),
     which those of FLPoison never do.
 
-    An attacker knows its own data, the trigger and its rank. The less of a trigger each one has,
-    the less its update shows; and where a part is too faint to be learned, so is the whole.
+    *Knows* its own samples, the trigger and its rank. *Cost*: two passes over the samples. *Known
+    weaknesses*: the less of a trigger each one has, the less its update shows; and where a part is
+    too faint to be learned, so is the whole.
 
     Attributes
     ----------

@@ -27,8 +27,9 @@ class EdgeCase(Attack):
     samples, and among the test rows: by their distance, in the unit of the inputs, to the mean of
     these. Around it the paper has `PGD` and `ModelReplacement`.
 
-    An attacker knows its own samples. What it takes from its own tail is nearer to honest data than
-    what the paper takes, and each honest client holds as much of it, rightly labelled.
+    *Knows* its own samples. *Cost*: a pass over the samples, and a sort. *Known weaknesses*: what
+    it takes from its own tail is nearer to honest data than what the paper takes, and each honest
+    client holds as much of it, rightly labelled.
 
     Attributes
     ----------

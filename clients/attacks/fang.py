@@ -37,8 +37,8 @@ class Fang(Colluding):
     """All attackers send what moves a known rule's aggregate against the honest direction.
 
     Fang, Cao, Jia, Gong 2020, "Local Model Poisoning Attacks to Byzantine-Robust Federated
-    Learning": with s_j the sign of what parameter j would change by, the attackers maximize
-    s^T (w - w'), w and w' being the models without and with their attack. Untargeted.
+    Learning", section 3: with s_j the sign of what parameter j would change by, the attackers
+    maximize s^T (w - w'), w and w' being the models without and with their attack. Untargeted.
 
     - ``krum``: all send w' = w_Re - lambda s, w_Re being the model received, with the greatest
       lambda of lambda_max / 2^i for which Krum chooses it. Of m other models, c copies and d
@@ -51,13 +51,18 @@ class Fang(Colluding):
     - ``trimmed_mean``, and for the median: each coordinate just beyond the others, see `beyond`,
       with b = 2; each attacker draws its own.
 
-    It knows the rule, and that the server counts c malicious clients; against another rule nothing
-    is promised: the lambda of Krum is too short to move an average or the median. One lambda for
-    all coordinates makes it weak where few of them matter, and where updates have much in common
-    there is none: on digits four attackers who know their own found one in each of 12 rounds, three
-    in none. The copies are equal (the paper's are within epsilon). As in the authors' code,
-    and unlike in the paper, s is of the mean of all updates known, whatever the rule, and b
-    stretches updates, not models: of what is trimmed it makes no difference.
+    *Knows* the rule, that the server counts c malicious clients, and updates as `knowledge` says.
+    *Cost*: one pass over the m updates known, of d parameters; of Krum their m x m distances, and a
+    sort of these for each lambda. *Known weaknesses*: against another rule nothing is promised, as
+    the lambda of Krum is too short to move an average or the median. One lambda for all coordinates
+    makes it weak where few of them matter, and where updates have much in common there is none: on
+    digits four attackers who know their own found one in each of 12 rounds, three in none.
+
+    The copies are equal (the paper's are within epsilon), and lambda_max bounds a sum of
+    squares, as Krum has it, where the paper's Theorem 1 sums distances. As in the authors' code,
+    and unlike in the paper where all updates are known, s is of their mean, whatever the rule, and
+    the attackers' own are among those that are gone beyond; b stretches updates, not models: of
+    what is trimmed it makes no difference.
 
     Attributes
     ----------

@@ -19,6 +19,10 @@ class IPM(Colluding):
     negative. Of an average of n clients, P of them attackers, it does where epsilon > (n - P) / P;
     of Krum and the median, where a small one is close enough to be chosen. Untargeted.
 
+    *Knows* updates as `knowledge` says. *Cost*: one pass over the updates known, of d parameters.
+    *Known weaknesses*: all send the same, against everybody's direction: rules of angles, signs or
+    likeness see it.
+
     Attributes
     ----------
     epsilon : float

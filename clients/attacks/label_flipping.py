@@ -29,7 +29,8 @@ class LabelFlipping(Attack):
     - ``inverse``: of C classes, y becomes C - 1 - y (as Fang et al. 2020 flip all labels).
       Untargeted: measured is the accuracy that it costs.
 
-    An attacker knows its own samples, and those of the pool.
+    *Knows* its own samples, and those of the pool. *Cost*: a pass over the labels. *Known
+    weaknesses*: updates of flipped labels differ in the output layer's rows of these classes.
 
     Attributes
     ----------

@@ -17,9 +17,14 @@ class Mimic(Colluding):
     Karimireddy, He, Jaggi 2022, "Byzantine-Robust Learning on Heterogeneous Datasets via
     Bucketing", the mimic attack: the client copied is the one that lies farthest along z,
     the direction in which the clients' updates differ most over the rounds. What is sent is an
-    honest update, so no defense can tell it apart. Untargeted; it acts where the clients' data
-    differ. The paper finds z by a power iteration over the first rounds; here it is the leading
-    eigenvector of the inner products of the centred updates, summed over all rounds so far.
+    honest update: by itself nothing tells it apart. Untargeted. The authors' code steps towards z
+    in the first rounds and then stays with one client; here z is the leading eigenvector of the
+    inner products of the centred updates, summed over all rounds so far, the client is chosen anew
+    in each, and the attackers themselves are among those to choose from.
+
+    *Knows* updates as `knowledge` says. *Cost*: the inner products of the m updates known,
+    O(m^2 d). *Known weaknesses*: it acts where the clients' data differ, of like data one update is
+    as good as another; all send the same, which rules that look for likeness see.
 
     Attributes
     ----------

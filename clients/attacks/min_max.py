@@ -82,8 +82,12 @@ class MinMax(Pushed):
 
     Shejwalkar, Houmansadr 2021, "Manipulating the Byzantine: Optimizing Model Poisoning Attacks
     and Defenses for Federated Learning", the first of the attacks that know no rule:
-    max_i ||nabla^m - nabla_i|| <= max_{i,j} ||nabla_i - nabla_j||. Untargeted; unlike the attacks
-    of Fang et al. 2020 it needs to know nothing of the server.
+    max_i ||nabla^m - nabla_i|| <= max_{i,j} ||nabla_i - nabla_j||. Untargeted. Where the authors'
+    code halves steps of gamma, it is solved for here.
+
+    *Knows* updates as `knowledge` says, and nothing of the server. *Cost*: the distances of the m
+    updates known, O(m^2 d). *Known weaknesses*: all send the same; few attackers who know their own
+    updates only take the spread for less than it is.
 
     Attributes
     ----------
@@ -94,7 +98,7 @@ class MinMax(Pushed):
     def gamma(self, known: Vector, push: Vector) -> float:
         """Solve the constraint, a quadratic equation of gamma for each update known.
 
-        The paper's Algorithm 1 comes to the same gamma by halving steps.
+        The paper's search comes to the same gamma by halving steps.
         """
         off = known.mean(axis=0) - known
         a, b = push @ push, off @ push

@@ -12,7 +12,11 @@ class MinSum(Pushed):
     """The push stays, in sum, as close to the updates as the farthest of them does.
 
     Shejwalkar, Houmansadr 2021, the second of the attacks that, unlike those of Fang et al. 2020,
-    know no rule: sum_i ||nabla^m - nabla_i||^2 <= max_i sum_j ||nabla_i - nabla_j||^2.
+    know no rule: sum_i ||nabla^m - nabla_i||^2 <= max_i sum_j ||nabla_i - nabla_j||^2. The authors'
+    code takes the least of the sums on the right, not the largest, which is a weaker push.
+
+    *Knows* updates as `knowledge` says, and nothing of the server. *Cost*: the distances of the m
+    updates known, O(m^2 d). *Known weaknesses*: as of `MinMax`.
 
     Attributes
     ----------

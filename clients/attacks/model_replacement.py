@@ -11,14 +11,14 @@ from ..seat import Seat, Update
 class ModelReplacement(Attack):
     """Send ``G + gamma * (L - G)``.
 
-    Bagdasaryan et al. 2020, "How To Backdoor Federated Learning", section 4.2, Eq. 3: with
+    Bagdasaryan et al. 2020, "How To Backdoor Federated Learning": with
     ``gamma = n / (eta P)`` the average of n clients, P of them attackers, becomes the attackers'
     model once the others have converged. eta is what the server multiplies the average by: 1 in
     FedAvg. The paper has one attacker and a sum, G + eta / n sum (L_i - G), whose n / eta that is.
 
-    It knows the number of clients and of attackers, and what it trained itself. The longer update
-    is what clipping and rules of distances see first; where attackers are more in a round than on
-    average, they overshoot.
+    *Knows* n and P, and what it trained itself. *Cost*: a pass over d parameters. *Known
+    weaknesses*: the longer update is what clipping and rules of distances see first; where
+    attackers are more in a round than on average, they overshoot.
 
     Attributes
     ----------

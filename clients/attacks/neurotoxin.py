@@ -17,7 +17,7 @@ LAST = "neurotoxin."
 
 
 def heavy_hitters(change: Memory, ratio: float) -> dict[str, NDArray[np.bool_]]:
-    """Mark the share of all coordinates that moved most, top_k(g) of Algorithm 1."""
+    """Mark the share of all coordinates that moved most, the paper's top_k(g)."""
     sizes = np.abs(np.concatenate([array.ravel() for array in change.values()]))
     mask = np.zeros(len(sizes), dtype=bool)
     if count := round(ratio * len(sizes)):
@@ -31,13 +31,16 @@ def heavy_hitters(change: Memory, ratio: float) -> dict[str, NDArray[np.bool_]]:
 class Neurotoxin(Attack):
     """Leave the coordinates alone that honest clients move most, so that the backdoor lasts.
 
-    Zhang et al. 2022, "Neurotoxin: Durable Backdoors in Federated Learning", Algorithm 1: the
-    gradient is projected on the coordinates that are not among the top k% of the last global
-    update, by size and over all layers. In its first round an attacker has seen one global model
-    only: there, and where the model has not moved, it says so and trains as it would without. As in
-    the paper, and unlike in the authors' code, which takes a gradient of the attacker's own clean
-    data, what honest clients do is read from the last two global models that this attacker
-    received.
+    Zhang et al. 2022, "Neurotoxin: Durable Backdoors in Federated Learning": the gradient is
+    projected on the coordinates that are not among the top k% of the last global update, by size
+    and over all layers. In its first round an attacker has seen one global model only: there, and
+    where the model has not moved, it says so and trains as it would without. As in the paper, and
+    unlike in the authors' code, which takes a gradient of clean data, what honest clients do is
+    read from the last two global models that this attacker received.
+
+    *Knows* these models and its own samples. *Cost*: a selection among d coordinates a round, and
+    two passes over them a step. *Known weaknesses*: nothing hides the update from the round's rule;
+    what is left alone may be what the backdoor needs.
 
     Attributes
     ----------

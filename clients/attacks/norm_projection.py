@@ -14,6 +14,9 @@ class NormProjection(Attack):
     Sun et al. 2019, "Can You Really Backdoor Federated Learning?": what an attacker does that
     knows of, or expects, norm clipping.
 
+    *Knows* what it trained itself, and guesses the radius. *Cost*: two passes over d parameters.
+    *Known weaknesses*: a shortened update has learned less; see `PGD`.
+
     Attributes
     ----------
     max_norm : float

@@ -30,6 +30,10 @@ class PGD(Attack):
     So it passes a norm clipping of that radius and, unlike `NormProjection`, which shortens the
     finished update, the descent goes on from the ball. Running statistics are no part of it.
 
+    *Knows* its own samples, and guesses the radius. *Cost*: two passes over d parameters a step.
+    *Known weaknesses*: rules of angles or signs see it all the same; a small ball takes many
+    rounds.
+
     Attributes
     ----------
     max_norm : float

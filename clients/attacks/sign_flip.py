@@ -12,7 +12,10 @@ class SignFlip(Attack):
     """Send the own update with its sign turned around, and scaled.
 
     Li et al. 2019, "RSA: Byzantine-Robust Stochastic Aggregation Methods for Distributed Learning
-    from Heterogeneous Datasets", experiments. Untargeted, and easily seen: a sanity check.
+    from Heterogeneous Datasets", experiments. Untargeted: a sanity check.
+
+    *Knows* what it trained itself. *Cost*: one pass over d parameters. *Known weaknesses*: its
+    direction is against everybody's, and easily seen.
 
     Attributes
     ----------

@@ -122,8 +122,8 @@ class Patch(Trigger):
 class Blended(Trigger):
     """A picture of noise, alike for all images, mixed in at a weight.
 
-    Chen et al. 2017, "Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning",
-    section 3.2.2: ``alpha k + (1 - alpha) x``, with a random pattern k.
+    Chen et al. 2017, "Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning":
+    ``alpha k + (1 - alpha) x``, with a random pattern k.
 
     Attributes
     ----------

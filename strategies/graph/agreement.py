@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def agreement_graph(models: NDArray[np.floating], threshold: float) -> "nx.Graph":
-    """Join the clients whose models are close (Cao et al. 2019, Algorithm 2, lines 6 to 12).
+    """Join the clients whose models are close (Cao et al. 2019, Algorithm 2, lines 6 to 14).
 
     Parameters
     ----------

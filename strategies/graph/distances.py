@@ -6,7 +6,7 @@ Eq. 6 and Algorithm 2) for several gamma in turn. With b_i = M_i - c for some ce
     Dis(M_i, M_j)^2 = b_i.b_i + b_j.b_j - 2 b_i.b_j
 
 takes one matrix product, but cancels where two models are much closer to each other than to c.
-The rounding bound of an inner product (Higham 2002, Eq. 3.5) tells which pairs those are. They
+The rounding bound of an inner product (Higham 2002) tells which pairs those are. They
 form clusters, and a cluster is done again centred on one of its own members.
 """
 

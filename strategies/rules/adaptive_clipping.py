@@ -1,6 +1,6 @@
 """Adaptive Gradient Clipping for Robust Federated Learning [Allouah et al., 2025].
 
-Section 3, Algorithm 2: adaptive robust clipping (ARC) before any rule.
+Adaptive robust clipping (ARC) before any rule.
 
 Paper: https://arxiv.org/abs/2405.14432
 """

@@ -1,6 +1,6 @@
 """Detecting Backdoor Attacks in Federated Learning via Direction Alignment Inspection.
 
-[Xu et al., 2025], section 4, Algorithm 1: AlignIns.
+[Xu et al., 2025]: AlignIns.
 
 Paper: https://arxiv.org/abs/2503.07978
 """
@@ -71,12 +71,11 @@ class AlignIns(Robust):
     *Threat model*: fewer than half of the clients plant backdoors and know the rule. *Assumes*
     nothing of their number; the proof bounds the gradients' variance among honest clients.
     *Guarantee*: kappa-robustness with kappa = O(1 + m / (n - 2 m)) for m attackers. *Cost*: O(n d).
-    Coordinates as large as the k-th largest count as well.
 
-    In a round of one or two models, or where nobody is within both radii, the rule cannot act. As
-    in the authors' code the radii themselves do not count as within, std is that of the
-    population, and the clipping norm the median over those kept; torch's median, the lower of the
-    middle two, is not followed.
+    Coordinates as large as the k-th largest count as well. In a round of one or two models, or
+    where nobody is within both radii, the rule cannot act. As in the authors' code the radii
+    themselves do not count as within, std is that of the population, and the clipping norm the
+    median over those kept; torch's median, the lower of the middle two, is not followed.
 
     *Known weaknesses*: with radii of 1 many honest clients are dropped in any round, a third of
     each measure if it is normal. The median and std are those of all, attackers included: one of

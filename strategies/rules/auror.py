@@ -1,6 +1,6 @@
 """AUROR: Defending Against Poisoning Attacks in Collaborative Deep Learning Systems.
 
-[Shen et al., 2016], section 4: indicative features, and who is in their minority.
+[Shen et al., 2016]: indicative features, and who is in their minority.
 
 Paper: https://doi.org/10.1145/2991079.2991125
 """

@@ -1,6 +1,6 @@
 """Byzantine-Robust Learning on Heterogeneous Datasets via Bucketing [Karimireddy et al., 2022].
 
-Section 5, Algorithm 1: random buckets of clients are averaged before a rule aggregates them.
+Random buckets of clients are averaged before a rule aggregates them.
 
 Paper: https://arxiv.org/abs/2006.09365
 """
@@ -87,8 +87,7 @@ class Bucketing(Wrapper):
     A client's vote is its part of what its bucket got. With fewer than three buckets there is no
     majority, and the wrapper cannot act.
 
-    Algorithm 1 divides by s in a last bucket of fewer clients as well, which would shorten it: as
-    in byzfl this one is averaged. Earlier versions of the paper drew with replacement.
+    A last bucket of fewer clients is averaged, as in byzfl: divided by s it would be too short.
 
     *Known weaknesses*: with a part of 1/(2 s) attackers or more, half of the buckets are spoilt.
     """
@@ -121,8 +120,7 @@ class Bucketing(Wrapper):
         n, s = len(round), self.bucket_size
         if n <= 2 * s:
             return Outcome.refuse(self, f"{n} valid models make fewer than 3 buckets of {s}")
-        entropy = None if self.seed is None else [self.seed, round.number]
-        pi = np.array(round.order)[np.random.default_rng(entropy).permutation(n)]
+        pi = np.array(round.order)[round.rng(self.seed).permutation(n)]
         means, sums = bucket_means(round.models, round.votes, pi, s)
         buckets = round.with_models(means, pi[::s])
         buckets.votes, buckets.asked = sums, -(-round.asked // s)

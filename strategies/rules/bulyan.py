@@ -1,6 +1,6 @@
 """The Hidden Vulnerability of Distributed Learning in Byzantium.
 
-[El Mhamdi et al., 2018], section 4: Bulyan on top of Krum.
+[El Mhamdi et al., 2018]: Bulyan on top of Krum.
 
 Paper: https://proceedings.mlr.press/v80/mhamdi18a.html
 """
@@ -108,11 +108,13 @@ class Bulyan(Robust):
     Notes
     -----
     *Threat model*: f of n >= 4 f + 3 clients send anything, and know all updates. *Assumes* f, and
-    updates drawn independently from one distribution. *Cost*: O(n^2 d), and n - 2 f sorts of the
-    distances.
+    updates drawn independently from one distribution. *Cost*: O(n^2 d), n - 2 f sorts of the
+    distances, and one of each coordinate.
 
-    *Known weaknesses*: as of Krum; it averages 4 of 10 models or fewer, which costs accuracy where
-    clients hold unlike data.
+    Flower's code takes the n - 2 f of least score at once, without choosing anew among those left.
+
+    *Known weaknesses*: as of Krum; of each coordinate it averages n - 4 f values, 3 of n at worst,
+    which costs accuracy where clients hold unlike data.
     """
 
     def __init__(self, num_malicious: int, **arguments: Any) -> None:

@@ -1,6 +1,6 @@
 """Learning from History for Byzantine Robust Optimization [Karimireddy, He, Jaggi, 2021].
 
-Section 4, Algorithm 2: updates are averaged as far as they are near the last aggregate.
+Centered clipping: updates are averaged as far as they are near the last aggregate.
 
 Paper: https://arxiv.org/abs/2012.10333
 """

@@ -1,7 +1,7 @@
 """CRFL: Certifiably Robust Federated Learning against Backdoor Attacks [Xie et al., 2021].
 
-Section 3, Algorithm 1: the global model is clipped and perturbed in each round. Algorithm 2: at
-test time perturbed models vote.
+In training the global model is clipped and perturbed in each round; at test time perturbed models
+vote.
 
 Paper: https://arxiv.org/abs/2106.08283
 """
@@ -57,11 +57,11 @@ class CRFL(Wrapper):
     updates, in one round. *Assumes* nothing of their number; the certificate wants convex losses
     and full participation. *Cost*: one pass over the new model.
 
-    Included are training, and the votes of perturbed models (`vote`); not the certified radius,
-    which needs Lipschitz constants that deep models do not have, nor Algorithm 2's abstention. In
-    the last round the paper clips only, and its votes bring the noise: here a strategy does not
-    know which round is the last, and the model measured in each round is the noised one. A round
-    that keeps the old model adds no noise.
+    Included are training, and the votes of perturbed models (`vote`); not their abstention, nor the
+    certified radius, which needs Lipschitz constants that deep models do not have. In the last
+    round the paper clips only, and its votes bring the noise: here a strategy does not know which
+    round is the last, and the model measured in each round is the noised one. A round that keeps
+    the old model adds no noise.
 
     Public code differs: the authors' adds noise to whole state dicts, statistics of BatchNorm
     included; FLPoison clips the update instead of the model.
@@ -73,7 +73,7 @@ class CRFL(Wrapper):
     """
 
     exceptions: ClassVar[dict[str, str]] = {
-        "identical replies": "the global model is clipped and noised (Algorithm 1)"
+        "identical replies": "the global model is clipped and noised in each round"
     }
 
     def __init__(
@@ -107,7 +107,7 @@ class CRFL(Wrapper):
             rho = self.rho + self.growth * round.number
             norm = distances_to(outcome.model[np.newaxis], np.zeros_like(round.center))
             outcome.model *= clip_factors(norm, rho)
-            perturb(outcome.model, round.models.dtype, self.stddev, self._rng(round.number))
+            perturb(outcome.model, round.models.dtype, self.stddev, round.rng(self.seed))
             outcome.notes |= {"model-norm": float(norm[0]), "noise-stddev": float(self.stddev)}
         return outcome
 
@@ -135,8 +135,6 @@ class CRFL(Wrapper):
         """
         if self.run_model is None:
             raise ValueError("CRFL cannot vote without run_model: set strategy.run_model")
-        around = (arrays, self.stddev, draws, self._rng(0), self.statistics)
+        rng = np.random.default_rng(None if self.seed is None else [self.seed, 0])
+        around = (arrays, self.stddev, draws, rng, self.statistics)
         return smoothed_votes(self.run_model, inputs, *around)
-
-    def _rng(self, number: int) -> np.random.Generator:
-        return np.random.default_rng(None if self.seed is None else [self.seed, number])

@@ -1,7 +1,7 @@
 """DeepSight: Mitigating Backdoor Attacks in FL Through Deep Model Inspection [Rieger et al., 2022].
 
-Sections IV and V, Algorithms 1 to 3: cluster by what models have learned, reject clusters whose
-training data were homogeneous, clip the rest.
+Cluster by what models have learned, reject clusters whose training data were homogeneous, clip the
+rest.
 
 Paper: https://arxiv.org/abs/2201.00763
 """
@@ -30,7 +30,7 @@ Matrix = NDArray[np.float64]
 
 
 def normalized_energies(weights: Matrix, biases: Matrix) -> Matrix:
-    """Return the NEUPs, shape (n, P): ``C_i = E_i^2 / sum_j E_j^2`` (Eq. 3 and 4).
+    """Return the NEUPs, shape (n, P): ``C_i = E_i^2 / sum_j E_j^2``.
 
     ``E_i = |db_i| + sum_h |dw_ih|`` is the update energy of output neuron i.
 
@@ -116,15 +116,15 @@ class DeepSight(Robust):
     *Threat model*: fewer than half of the clients plant backdoors, all or some of them with data
     less diverse than honest ones. *Assumes* that, and an output layer that is dense; knows neither
     the number of attackers nor data. *Guarantee*: none. *Cost*: O(n d), 3 N predictions of each
-    model, four HDBSCANs on n points, by scikit-learn.
+    model and of the global one, six HDBSCANs on n points, by scikit-learn.
 
     Where the last layer is no matrix of P rows, P the width of what the model returns, or in a
     round of one or two models, the rule cannot act; nor where every cluster is rejected. Where the
     paper is silent: clusters have two members or more, and whoever is in none is like nobody;
     what the global model predicts is at least 1e-12; noise is the app's, uniform in the range of
     its inputs. Public code differs: BackFed keeps the clusters with many suspicious models and
-    rejects the others; 3DFed's baseline reads one model for all cosines; both count a NEUP equal to
-    the threshold.
+    rejects the others; 3DFed's baseline reads one model for all cosines, and takes half the median
+    for honest; both count a NEUP equal to the threshold.
 
     *Known weaknesses*: honest clients of few classes (non-IID) look homogeneous; attackers with
     diverse data and a mild trigger do not.
@@ -154,7 +154,7 @@ class DeepSight(Robust):
         super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
-        """Filter by clusters (section V-B), then clip and average (section V-C)."""
+        """Filter by clusters, then clip and average."""
         n, norms = len(round), round.updates.norms
         if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a cluster among others needs 3")
@@ -178,10 +178,9 @@ class DeepSight(Robust):
         return Outcome(round.moved(steps), votes, notes)
 
     def division_differences(self, round: Round, draw: int) -> Matrix:
-        """Return the DDifs, shape (n, P): mean of ``f(s_m; W_k)_i / f(s_m; G)_i`` (Eq. 6)."""
+        """Return the DDifs, shape (n, P): mean of ``f(s_m; W_k)_i / f(s_m; G)_i``."""
         assert round.noise is not None  # as it `needs` it
-        entropy = None if self.seed is None else (self.seed, round.number, draw)
-        rng, parts = np.random.default_rng(entropy), []
+        rng, parts = round.rng(self.seed, draw), []
         for start in range(0, self.num_inputs, _BATCH):
             inputs = round.noise(min(_BATCH, self.num_inputs - start), rng)
             known = np.maximum(_probabilities(round.predict(round.center, inputs)), _LEAST)

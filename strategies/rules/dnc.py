@@ -1,6 +1,6 @@
 """Manipulating the Byzantine [Shejwalkar and Houmansadr, 2021].
 
-Section VI, Algorithm 2: Divide-and-Conquer, a spectral filter on random coordinates.
+Divide-and-Conquer, a spectral filter on random coordinates.
 
 Paper: https://www.ndss-symposium.org/ndss-paper/manipulating-the-byzantine-optimizing-model-poisoning-attacks-and-defenses-for-federated-learning/
 """
@@ -77,7 +77,7 @@ class DnC(Robust):
     where no update is good in every draw, the rule cannot act.
 
     Blades and FLPoison draw 10,000 coordinates or a fifth of them; the code of SignGuard's authors
-    draws once, and leaves out one update fewer.
+    draws 1,000 of them once.
 
     *Known weaknesses*: it leaves out as many in a round without attackers, those that matter most
     along the main direction. Attackers who do not share a direction are not found.
@@ -117,8 +117,7 @@ class DnC(Robust):
         kept = n - ceil(self.filter_factor * f)
         if n <= 2 * f or kept < 1:
             return Outcome.refuse(self, f"{n} valid models; of them {f} may be malicious")
-        entropy = None if self.seed is None else [self.seed, round.number]
-        rng, good = np.random.default_rng(entropy), np.ones(n, np.bool_)
+        rng, good = round.rng(self.seed), np.ones(n, np.bool_)
         for _ in range(self.iterations):
             columns = np.sort(rng.choice(p, min(p, self.dimension), replace=False))
             scores = outlier_scores(round.updates[:, columns])

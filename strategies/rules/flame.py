@@ -1,6 +1,6 @@
 """FLAME: Taming Backdoors in Federated Learning [Nguyen et al., 2022].
 
-Sections 4.2 and 4.3, Algorithm 1: cluster, clip to the median norm, add noise.
+Cluster, clip to the median norm, add noise.
 
 Paper: https://arxiv.org/abs/2101.02281
 """
@@ -70,7 +70,7 @@ class FLAME(Robust):
     clipped to the mean of their norms, averaged and noised. One model is no cluster: there the rule
     cannot act.
 
-    Algorithm 1 measures angles between the models W_i. What is said for it in section 4.2, that
+    The paper's algorithm measures angles between the models W_i. What it says for that, that
     scaling an update does not help an attacker, holds for the angles between updates, which are
     measured here: models differ from one another in the last digits of their angles only.
     Statistics and counters are neither clipped nor noised. Public code differs: SecretFlow takes
@@ -83,7 +83,7 @@ class FLAME(Robust):
 
     least_clients: ClassVar[int] = 2
     exceptions: ClassVar[dict[str, str]] = {
-        "identical replies": "noise is added to the aggregate (Algorithm 1, line 15)"
+        "identical replies": "noise is added to the aggregate, the last step of its algorithm"
     }
 
     def __init__(
@@ -108,8 +108,7 @@ class FLAME(Robust):
         votes = np.where(admitted(round.updates.cosines), round.votes, 0)
         bound = float(np.median(norms))
         sigma = self.noise_factor * bound
-        entropy = None if self.seed is None else [self.seed, round.number]
         model = round.moved(round.shares(votes) * clip_factors(norms, bound))
         notes = {"clipping-norm": bound, "noise-stddev": sigma, "clipped": norms > bound}
-        perturb(model, round.models.dtype, sigma, np.random.default_rng(entropy))
+        perturb(model, round.models.dtype, sigma, round.rng(self.seed))
         return Outcome(model, votes, notes)

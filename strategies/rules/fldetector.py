@@ -1,6 +1,6 @@
 """FLDetector: Defending Federated Learning Against Model Poisoning Attacks [Zhang et al., 2022].
 
-Section 4, Equations 3 to 5, Algorithms 1 to 3: updates that their own past does not predict.
+Updates that their own past does not predict, and the gap statistic of their scores.
 
 Paper: https://arxiv.org/abs/2207.09209
 """
@@ -50,7 +50,7 @@ class FLDetector(Robust):
     lower than attackers' in expectation. *Cost*: O((n + N^2) d).
 
     Whoever is malicious is excluded for good, and until somebody is, all are averaged, as
-    Algorithm 3 has it. Those excluded go on to be scored, or clusters would be sought among the
+    the paper has it. Those excluded go on to be scored, or clusters would be sought among the
     honest alone. There training begins anew without them; a strategy cannot begin anew, so
     the model goes on as it is. Updates are taken for gradients, as the paper does for local steps.
     A strategy around this one changes what the global model does, which is followed. In a round of
@@ -68,9 +68,7 @@ class FLDetector(Robust):
     """
 
     least_clients: ClassVar[int] = 3
-    exceptions: ClassVar[dict[str, str]] = {
-        "memory": "each client's last update predicts the next (Eq. 3)"
-    }
+    exceptions: ClassVar[dict[str, str]] = {"memory": "each client's last update predicts the next"}
 
     def __init__(self, window: int = 10, **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -1,6 +1,6 @@
 """FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping [Cao et al., 2021].
 
-Section IV-B, Equations 2 to 5, Algorithm 2.
+Updates are trusted by their cosine with the server's own.
 
 Paper: https://arxiv.org/abs/2012.13995
 """
@@ -20,7 +20,7 @@ from ..updates import Updates
 
 
 def trust_scores(updates: Updates, root: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``TS_i = ReLU(cos(g_i, g_0))`` (Eq. 2), 0 where an update is 0.
+    """Return ``TS_i = ReLU(cos(g_i, g_0))``, 0 where an update is 0.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ def trust_scores(updates: Updates, root: NDArray[np.float64]) -> NDArray[np.floa
 class FLTrust(Robust):
     """Scale updates to the length of the server's own, and trust each by its cosine with it.
 
-    ``w + alpha sum_i TS_i (|g_0| / |g_i|) g_i / sum_j TS_j`` (Eq. 3 to 5).
+    ``w + alpha sum_i TS_i (|g_0| / |g_i|) g_i / sum_j TS_j``.
 
     Parameters
     ----------
     learning_rate : float (default: 1)
-        alpha, the step of the global model (Algorithm 2).
+        alpha, the step of the global model.
     **arguments
         As for `strategies.Robust`.
 
@@ -76,7 +76,7 @@ class FLTrust(Robust):
 
     needs: ClassVar[frozenset[str]] = frozenset({"parameters", "root_update"})
     exceptions: ClassVar[dict[str, str]] = {
-        "identical replies": "updates get the length of the server's own (Eq. 3)"
+        "identical replies": "updates get the length of the server's own"
     }
 
     def __init__(self, learning_rate: float = 1.0, **arguments: Any) -> None:

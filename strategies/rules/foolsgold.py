@@ -1,6 +1,6 @@
 """The Limitations of Federated Learning in Sybil Settings [Fung et al., 2020].
 
-Section 5, Algorithm 1: FoolsGold.
+FoolsGold: clients whose updates have been alike so far count less.
 
 Paper: https://www.usenix.org/conference/raid2020/presentation/fung
 """
@@ -73,7 +73,7 @@ class FoolsGold(Robust):
     *Threat model*: sybils, any number of them, that share one goal; one honest client is enough.
     *Assumes* honest clients whose data differ from one another (non-IID); their number is not
     assumed. *Remembers* the history of each client, as large as the output layer. *Guarantee*:
-    none. *Cost*: O(n^2 w) for an output layer of w parameters.
+    none. *Cost*: O(n^2 w) for an output layer of w parameters, and one pass over n models.
 
     The features that the paper finds indicative are those of the output layer; here they all
     count alike. It sums the steps of single batches; where clients send models the average is
@@ -91,8 +91,8 @@ class FoolsGold(Robust):
 
     least_clients: ClassVar[int] = 2
     exceptions: ClassVar[dict[str, str]] = {
-        "identical replies": "clients whose updates are alike are sybils (section 5)",
-        "few replies": "of two clients none is less like the others (Algorithm 1)",
+        "identical replies": "clients whose updates are alike are sybils",
+        "few replies": "of two clients none is less like the others",
     }
 
     def __init__(self, confidence: float = 1.0, **arguments: Any) -> None:

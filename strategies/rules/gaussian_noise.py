@@ -74,7 +74,7 @@ class GaussianNoise(Wrapper):
     """
 
     exceptions: ClassVar[dict[str, str]] = {
-        "identical replies": "noise is added to the aggregate (section 3)"
+        "identical replies": "noise is added to the aggregate (weak differential privacy)"
     }
 
     def __init__(
@@ -101,8 +101,6 @@ class GaussianNoise(Wrapper):
         """Add noise to the aggregate; a round that keeps the old model adds none."""
         outcome = self.inner.aggregate(round)
         if outcome.model is not None:
-            entropy = None if self.seed is None else [self.seed, round.number]
-            rng = np.random.default_rng(entropy)
-            perturb(outcome.model, round.models.dtype, self.stddev, rng)
+            perturb(outcome.model, round.models.dtype, self.stddev, round.rng(self.seed))
             outcome.notes["noise-stddev"] = float(self.stddev)
         return outcome

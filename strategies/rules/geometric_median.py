@@ -1,6 +1,6 @@
 """Robust Aggregation for Federated Learning [Pillutla, Kakade, Harchaoui, 2022].
 
-Section 4, Algorithm 2: the geometric median by the smoothed Weiszfeld algorithm.
+The geometric median by the smoothed Weiszfeld algorithm.
 
 Paper: https://arxiv.org/abs/1912.13445
 """
@@ -98,7 +98,7 @@ class GeometricMedian(Robust):
     """
 
     exceptions: ClassVar[dict[str, str]] = {
-        "few replies": "the geometric median of one model is that model (section 4)"
+        "few replies": "the geometric median of one model is that model, by definition"
     }
 
     def __init__(self, nu: float = 1e-6, budget: int = 3, **arguments: Any) -> None:

@@ -1,6 +1,6 @@
 """Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent.
 
-[Blanchard et al., 2017], sections 3 and 4: Krum and Multi-Krum.
+[Blanchard et al., 2017]: Krum and Multi-Krum.
 
 Paper: https://papers.nips.cc/paper/6617-machine-learning-with-adversaries-byzantine-tolerant-gradient-descent
 """
@@ -18,7 +18,7 @@ from ..round import Outcome, Round
 
 
 def krum_scores(squared: NDArray[np.float64], neighbours: int) -> NDArray[np.float64]:
-    """Sum, for each model, its squared distances to its nearest neighbours: s(i) of section 4.
+    """Sum, for each model, its squared distances to its nearest neighbours: the paper's s(i).
 
     Parameters
     ----------
@@ -83,7 +83,10 @@ class MultiKrum(Robust):
     Notes
     -----
     *Threat model*: f of n > 2 f + 2 clients send anything, and know all updates. *Assumes* f, and
-    updates drawn independently from one distribution. *Cost*: O(n^2 d).
+    updates drawn independently from one distribution. *Cost*: O(n^2 (d + log n)).
+
+    Public code differs: byzfl and FLPoison take one neighbour more, n - f - 1; Flower takes
+    distances in the arrays' own precision, counters included.
 
     *Known weaknesses*: with unlike data an honest client that differs is never chosen. Attackers
     who send the same model lie at distance 0 from one another; those within the honest spread

@@ -1,6 +1,6 @@
 """Achieving Byzantine-Resilient Federated Learning via Layer-Adaptive Sparsified Model Aggregation.
 
-[Xu et al., 2025], section 4, Algorithm 1: LASA.
+[Xu et al., 2025]: LASA.
 
 Paper: https://arxiv.org/abs/2409.01435
 """
@@ -56,15 +56,15 @@ class LASA(Robust):
     -----
     *Threat model*: fewer than half of the clients send anything. *Assumes* nothing of their number;
     knows the layers, which are the model's arrays. *Guarantee*: kappa-robustness with kappa = O(1 +
-    f / (n - 2 f)) for f attackers, times what sparsifying costs. *Cost*: O(n d). A client's vote is
-    the part of the parameters for which it counts.
+    f / (n - 2 f)) for f attackers, times what sparsifying costs. *Cost*: O(n d).
 
-    Updates are clipped to the median of their norms first. In a round of one or two models the
-    rule cannot act. A layer for which no client is within both radii stays, with the note
-    ``layers-kept``; the authors' code averages all clients there. That code sparsifies the weights
-    and not the biases, and drops the smallest coordinate kept as well; here the largest of all
-    parameters are kept, those as large as the smallest of them too. What it averages is
-    sparsified, because it clips and sparsifies in place, and so it is here.
+    A client's vote is the part of the parameters for which it counts. Updates are clipped to the
+    median of their norms first. In a round of one or two models the rule cannot act. A layer for
+    which no client is within both radii stays, with the note ``layers-kept``; the authors' code
+    averages all clients there. That code sparsifies the weights and not the biases, and drops the
+    smallest coordinate kept as well; here the largest of all parameters are kept, those as large as
+    the smallest of them too. What it averages is sparsified, because it clips and sparsifies in
+    place, and so it is here.
 
     *Known weaknesses*: the median and std are those of all, attackers included; each layer on its
     own may keep attackers, and of a bias of few entries the purity takes few values.
@@ -72,7 +72,7 @@ class LASA(Robust):
 
     least_clients: ClassVar[int] = 3
     exceptions: ClassVar[dict[str, str]] = {
-        "identical replies": "the smallest coordinates of updates are set to 0 (section 4.1)"
+        "identical replies": "the smallest coordinates of updates are set to 0 first"
     }
 
     def __init__(

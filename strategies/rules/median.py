@@ -1,6 +1,6 @@
 """Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates.
 
-[Yin et al., 2018], Definition 1 and Algorithm 1, option I: the coordinate-wise median.
+[Yin et al., 2018]: the coordinate-wise median.
 
 Paper: https://arxiv.org/abs/1803.01498
 """
@@ -66,15 +66,17 @@ class Median(Robust):
     Notes
     -----
     *Threat model*: fewer than half of the clients send anything. *Assumes* nothing of their number;
-    the paper's rate is for data drawn independently from one distribution. *Cost*: a selection
-    among n values for each of d coordinates.
+    the paper's rate is for data drawn independently from one distribution. *Cost*: a sort of n
+    values for each of d coordinates.
+
+    BackFed takes torch's median, the lower of the middle two.
 
     *Known weaknesses*: where clients hold unlike data the median of a coordinate can be far from
     its mean. Updates within the honest spread of each coordinate (ALIE) shift it.
     """
 
     exceptions: ClassVar[dict[str, str]] = {
-        "few replies": "the median of two values is their mean (Definition 1)"
+        "few replies": "the median of two values is their mean, by definition"
     }
 
     def aggregate(self, round: Round) -> Outcome:

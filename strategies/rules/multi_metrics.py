@@ -1,6 +1,6 @@
 """Multi-Metrics Adaptively Identifies Backdoors in Federated Learning [Huang et al., 2023].
 
-Section 4, Algorithm 1: three distances to the global model, weighted by their covariance.
+Three distances to the global model, weighted by their covariance.
 
 Paper: https://arxiv.org/abs/2303.06601
 """

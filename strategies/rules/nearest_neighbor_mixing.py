@@ -1,6 +1,6 @@
 """Fixing by Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity [Allouah et al., 2023].
 
-Section 4, Algorithm 2: nearest neighbor mixing before any rule.
+Nearest neighbor mixing before any rule.
 
 Paper: https://arxiv.org/abs/2302.01772
 """
@@ -62,7 +62,8 @@ class NearestNeighborMixing(Wrapper):
     *Cost*: O(n^2 d), twice: the distances and the mixtures.
 
     A client's vote is what the mixtures that it is in have got. In a round of ``2 f`` models or
-    fewer there is no honest majority, and the wrapper cannot act.
+    fewer there is no honest majority, and the wrapper cannot act. byzfl mixes likewise; of two
+    equally near models it may take either.
 
     *Known weaknesses*: the cost of the square. A malicious model within the spread of the honest
     is in most mixtures, and counts as much as in the mean.

@@ -1,6 +1,6 @@
 """Defending against Backdoors in Federated Learning with Robust Learning Rate.
 
-[Ozdayi et al., 2021], section 4: steps back in coordinates where few clients agree on the sign.
+[Ozdayi et al., 2021]: steps back in coordinates where few clients agree on the sign.
 
 Paper: https://arxiv.org/abs/2007.03767
 """

@@ -104,7 +104,7 @@ class ServerOptimizer(Wrapper):
 
 
 class FedAvgM(ServerOptimizer):
-    """Momentum on the server: ``m_t = beta m_{t-1} + Delta_t`` [Hsu et al., 2019, section 4].
+    """Momentum on the server: ``m_t = beta m_{t-1} + Delta_t`` [Hsu et al., 2019].
 
     With ``learning_rate=1`` and ``momentum=0`` it is the strategy inside.
 

@@ -1,6 +1,6 @@
 """Byzantine-robust Federated Learning through Collaborative Malicious Gradient Filtering.
 
-[Xu et al., 2022], section IV, Algorithm 2: SignGuard.
+[Xu et al., 2022]: SignGuard.
 
 Paper: https://arxiv.org/abs/2109.05872
 """
@@ -84,8 +84,8 @@ class SignGuard(Robust):
     The authors' code differs from the paper: it takes one run of coordinates at a random place
     instead of random ones, divides each statistic by its largest, does not count norms equal to a
     bound as within, and clips to the lower of two middle norms. Here it is as in the paper. The
-    bandwidth is as in the code, scikit-learn's estimate at the quantile 0.5; points outside of
-    all clusters are dropped, as there.
+    bandwidth is as in the code, scikit-learn's estimate at the quantile 0.5 (there of 50 updates at
+    most); points outside of all clusters are dropped, as there.
 
     *Known weaknesses*: an attack whose signs are those of honest updates, as of a backdoor in
     data, or made to be alike, passes. In a round without attackers MeanShift drops whoever is at
@@ -123,9 +123,8 @@ class SignGuard(Robust):
         if n < self.least_clients:
             return Outcome.refuse(self, f"{n} valid models; a cluster needs 4")
         bound = float(np.median(norms))
-        entropy = None if self.seed is None else [self.seed, round.number]
         count = max(1, int(self.fraction * p))
-        chosen = np.sort(np.random.default_rng(entropy).choice(p, count, replace=False))
+        chosen = np.sort(round.rng(self.seed).choice(p, count, replace=False))
         usual = largest_shift(sign_statistics(round.models, round.center, chosen))
         usual &= (norms >= self.lower * bound) & (norms <= self.upper * bound)
         votes = np.where(usual, round.votes, 0)

@@ -68,7 +68,7 @@ class Sniper(Robust):
 
     Notes
     -----
-    *Threat model*: fewer than N/3 clients flip labels (section II.C). *Assumes* that honest models
+    *Threat model*: at most N/3 clients flip labels (section II.C). *Assumes* that honest models
     are closer to one another than gamma, and attackers' are not close to theirs. *Cost*: O(n^2 d),
     and the search for a maximum clique of n points.
 

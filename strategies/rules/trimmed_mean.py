@@ -1,6 +1,6 @@
 """Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates.
 
-[Yin et al., 2018], Definition 2 and Algorithm 1, option II: the coordinate-wise trimmed mean.
+[Yin et al., 2018]: the coordinate-wise trimmed mean.
 
 Paper: https://arxiv.org/abs/1803.01498
 """
@@ -62,8 +62,10 @@ class TrimmedMean(Robust):
     Notes
     -----
     *Threat model*: at most a part beta of the clients send anything. *Assumes* beta; the paper's
-    rate is for data drawn independently from one distribution. *Cost*: two selections among n
-    values for each of d coordinates.
+    rate is for data drawn independently from one distribution. *Cost*: a sort of n values for
+    each of d coordinates.
+
+    Flower's code averages all in a round of fewer models than 1/beta.
 
     *Known weaknesses*: updates within the honest spread of each coordinate (ALIE, Fang) stay.
     """

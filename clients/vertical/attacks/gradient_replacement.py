@@ -9,6 +9,11 @@ from ..attack import PartyAttack, PartySeat, check_least
 class GradientReplacement(PartyAttack):
     """Make triggered rows look like the target class, knowing the label of one row or a few.
 
+    *Knows* that label, which rows carry the trigger, and the gradients that come back. *Cost*: one
+    row's gradient is kept, and a poisoned row's replaced. *Known weaknesses*: what it replaces by
+    fades as the target row is learned, or runs away with a large gamma; and a top that trains
+    learns what poisoned activations stand for.
+
     Parameters
     ----------
     target_rows : Tensor of shape (t,)

@@ -30,6 +30,10 @@ class LabelInference(PartyAttack):
 
     Works where activations are only summed, so that gradients are those of class scores.
 
+    *Knows* no label, but which rows carry the trigger, and that the loss is cross-entropy after a
+    softmax. *Cost*: one pass over a batch's gradients. *Known weaknesses*: any layer between the
+    activations and the scores ends it; noise on gradients makes it read wrong labels.
+
     Parameters
     ----------
     poisoned_rows : Tensor of shape (p,)

@@ -22,6 +22,10 @@ class LocalizedReplacement(GradientReplacement):
     For poisoned rows only the columns of the first dense layer that the trigger's features feed
     are updated; the rest of the model learns from the other rows as an honest party's does.
 
+    *Knows*, besides what `GradientReplacement` does, which features make up the trigger. *Cost*: a
+    second backward pass. *Known weaknesses*: it needs a dense layer over all features first, and
+    the trigger's features to itself: rows that have them by nature are pushed too.
+
     Parameters
     ----------
     trigger_columns : sequence of int

@@ -19,7 +19,8 @@ class Villain(PartyAttack):
     - Label inference: for a few rows of each batch it sends the embedding of the known row. Where
       the norm of the gradient is at most theta times what it was, and at most mu, the row's label
       is the target. Candidates are the rows whose embeddings are most like the known one (by the
-      cosine); the paper trains a classifier to choose them. Nothing is learned from swapped rows.
+      cosine); the paper trains a classifier to choose them, and takes mu from the mean norm of
+      gradients. Nothing is learned from swapped rows.
     - Poisoning: to the embeddings of the rows found it adds E = M x (beta delta
       [1, 1, -1, -1, 1, ...]), where M chooses the elements of greatest standard deviation and
       delta is their mean one; in training at a random strength and with elements dropped.
@@ -27,6 +28,10 @@ class Villain(PartyAttack):
     A row that is evaluated with the trigger gets E, besides whatever its features carry. With a top
     that only adds, E is added to the scores. Where most candidates are of other classes, the top
     learns that the known embedding says nothing, and few are found.
+
+    *Knows* the label of one row, and the gradients that come back. *Cost*: a norm for each train
+    row, and a pass over them an epoch. *Known weaknesses*: noise on gradients, or their clipping,
+    changes the norms that it reads; mu is a length of one model's gradients.
 
     Parameters
     ----------

@@ -10,6 +10,10 @@ from ..defense import VerticalDefense
 class GradientClipping(VerticalDefense):
     """Bound the norm of each row's gradient.
 
+    *Threat model*: a passive party amplifies gradients. *Assumes* a norm that fits them. *Cost*: a
+    pass over what is sent. *Known weaknesses*: the amplifying is done after they are sent, so that
+    it bounds only what is recorded; the paper finds noise more effective (section 6.3).
+
     Parameters
     ----------
     max_norm : float

@@ -19,6 +19,11 @@ class GradientSparsification(VerticalDefense):
     The gradient is one of activations, so what is accumulated belongs to a row: it is added
     when that row comes up again, an epoch later.
 
+    *Threat model*: a passive party replaces gradients by one that it has recorded. *Assumes* that
+    the largest elements are enough to learn from. *Cost*: a selection among a batch's elements, and
+    as much memory as the activations of all train rows. *Known weaknesses*: what is not sent is
+    only late, and how far it holds differs between seeds (docs/reproduction.md).
+
     Parameters
     ----------
     drop_rate : float
