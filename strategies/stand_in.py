@@ -8,6 +8,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import Result, Strategy
 
+_COMMON = {"strategy", "flower", "weighted", "statistics", "on_round", "seed"}
 _METHODS = ("configure_train", "aggregate_train", "configure_evaluate", "aggregate_evaluate")
 
 
@@ -30,6 +31,15 @@ class StandIn(Strategy):
     def start_owner(self) -> Strategy | None:
         """Return the wrapped strategy that has a `start` of its own, if one has."""
         return self.flower if type(self.flower).start is not Strategy.start else None
+
+    def settings(self) -> str:
+        """Name what the class was given beside what all are; its seed is nobody's to know."""
+        own = [name for name in signature(type(self)).parameters if name not in _COMMON]
+        values = {name: getattr(self, name) for name in own if hasattr(self, name)}
+        return ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value!s:.200}"
+            for name, value in values.items()
+        )
 
     def __getattr__(self, name: str) -> Any:
         """Find what an app asks of its own strategy, or of Flower's FedAvg, there."""

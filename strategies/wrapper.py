@@ -57,7 +57,8 @@ class Wrapper(Robust):
 
     def summary(self) -> None:
         """Log the settings of the wrapper, then of the wrapped strategy."""
-        log(INFO, "\t├──> %s around %s", type(self).__name__, type(self.strategy).__name__)
+        names, settings = (type(self).__name__, type(self.strategy).__name__), self.settings()
+        log(INFO, "\t├──> %s around %s%s", *names, settings and f": {settings}")
         self.inner.summary()
 
     def check(self, num_clients: int) -> None:

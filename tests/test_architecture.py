@@ -207,6 +207,7 @@ def test_public_names_exist_and_are_documented(package):
 
 LONGER = {
     "sniper": "Algorithm 2, its shrinking, and the threshold of any model",
+    "fldetector": "predictions, scores over a window, and their clusters",
     "deepsight": "three measures of what a model learned, and their clusters",
     "server_optimizer": "three optimizers",
     "a3fl": "the learning of a trigger",
@@ -239,7 +240,7 @@ def code_lines(text: str) -> int:
 @pytest.mark.parametrize("folder", ["strategies/rules", "clients/attacks"])
 def test_a_rule_or_an_attack_is_a_page_of_code(folder):
     found = {path.stem: code_lines(path.read_text()) for path in (ROOT / folder).glob("*.py")}
-    too_long = {name for name, lines in found.items() if lines > 65}
+    too_long = {name for name, lines in found.items() if lines > 55}
     assert too_long <= LONGER.keys()
-    assert all(found[name] > 65 for name in LONGER.keys() & found.keys()), "one is short by now"
+    assert all(found[name] > 55 for name in LONGER.keys() & found.keys()), "one is short by now"
     assert max(found.values()) <= 140

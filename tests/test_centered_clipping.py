@@ -109,8 +109,3 @@ def test_one_or_two_models_are_enough(n, play):
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
         CenteredClipping(**settings)
-
-
-def test_the_log_tells_the_settings(caplog):
-    CenteredClipping(0.5, 3).summary()
-    assert "CenteredClipping: tau 0.5, iterations 3" in caplog.text

@@ -6,6 +6,7 @@ A law holds unless the rule's class declares the exception, with its paper's rea
 
 import inspect
 import logging
+import re
 import tracemalloc
 from collections.abc import Callable
 from copy import deepcopy
@@ -137,6 +138,22 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def server(name: str, reply: Any, record: Any) -> Callable[[], Server]:
     return lambda: Server(new(name), reply, record)
+
+
+def test_the_log_tells_what_a_rule_was_given(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """All but its seed, by the names of its yaml."""
+    strategy, given = new(name), settings(name)
+    caplog.set_level(logging.INFO, "flwr")
+    strategy.summary()
+    said = [
+        text for text in caplog.messages if text.startswith(f"\t├──> {type(strategy).__name__}")
+    ]
+    own = inspect.signature(type(strategy)).parameters.keys() & given.keys()
+    for key in own - {"strategy", "weighted", "statistics", "seed"}:
+        value = given[key]
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        assert re.search(rf"[:,] {key} {re.escape(shown)}(,|$)", said[0]), (key, said)
+    assert "seed" not in " ".join(said)
 
 
 def parts(strategy: Robust) -> list[Robust]:

@@ -177,11 +177,6 @@ def test_settings_out_of_range(beta):
         TrimmedMean(beta)
 
 
-def test_the_log_tells_the_settings(caplog):
-    TrimmedMean(0.3).summary()
-    assert "TrimmedMean: beta 0.3" in caplog.text
-
-
 @pytest.mark.parametrize("rule", [Median(), TrimmedMean(0.3), Bulyan(10)])
 def test_memory_beyond_the_models_is_a_few_blocks_and_the_result(rule, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK_SIZE", 2**17)

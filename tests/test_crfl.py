@@ -111,8 +111,3 @@ def test_a_strategy_lets_models_vote_if_it_can_run_them(record):
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
         CRFL(FedAvg(), **{"rho": 1.0} | settings)
-
-
-def test_the_log_tells_the_settings(caplog):
-    CRFL(Median(), 2.0, 0.1).summary()
-    assert "CRFL: rho 2, growth 0.1, stddev 0.01" in caplog.text

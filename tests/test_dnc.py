@@ -113,8 +113,3 @@ def test_more_attackers_than_a_minority_are_refused():
     DnC(4).check(9)
     with pytest.raises(ValueError, match="num_malicious = 5: DnC of 10 clients allows 0 to 4"):
         DnC(5).check(10)
-
-
-def test_the_log_tells_the_settings(caplog):
-    DnC(2, 1.5).summary()
-    assert "DnC: num_malicious 2, filter_factor 1.5" in caplog.text

@@ -132,8 +132,3 @@ def test_one_or_two_models_are_enough(n, play):
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
         GeometricMedian(**settings)
-
-
-def test_the_log_tells_the_settings(caplog):
-    GeometricMedian(nu=0.1, budget=4).summary()
-    assert "GeometricMedian: nu 0.1, budget 4" in caplog.text

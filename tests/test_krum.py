@@ -313,11 +313,3 @@ def test_settings_at_the_bound_pass():
                 assert not allowed
             else:
                 assert allowed
-
-
-def test_the_log_tells_the_settings(caplog):
-    for rule in (Krum(1), MultiKrum(1, 7), Bulyan(1)):
-        rule.summary()
-    assert "Krum: num_malicious 1, num_selected 1" in caplog.text
-    assert "MultiKrum: num_malicious 1, num_selected 7" in caplog.text
-    assert "Bulyan: num_malicious 1" in caplog.text

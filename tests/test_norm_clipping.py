@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as npst
 
 from fl_backdoor.federation.engines import LocalGrid
 from strategies import FedAvg, NormClipping, Sniper
+from strategies.clipping import clip
 from strategies.graph.distances import distances_from
-from strategies.rules.norm_clipping import clip
 
 quick = settings(max_examples=50)
 models = npst.arrays(

@@ -242,13 +242,3 @@ def test_the_strategy_inside_is_checked_for_so_many_as_it_gets():
         Bucketing(Krum(3), 2).check(16)
     with pytest.raises(ValueError, match="num_malicious = 9: Krum"):
         NearestNeighborMixing(Krum(9), 2).check(16)
-
-
-def test_the_log_tells_the_settings(caplog):
-    AdaptiveClipping(NearestNeighborMixing(Bucketing(Median(), 3), 2), 4).summary()
-    for line in (
-        "AdaptiveClipping: num_malicious 4",
-        "NearestNeighborMixing: num_malicious 2",
-        "Bucketing: bucket_size 3",
-    ):
-        assert line in caplog.text

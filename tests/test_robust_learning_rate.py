@@ -101,9 +101,3 @@ def test_settings_out_of_range():
         RobustLearningRate(FedAvg(), 0)
     with pytest.raises(ValueError, match="threshold = 9: RobustLearningRate of 8 clients allows 1"):
         RobustLearningRate(FedAvg(), 9).check(8)
-
-
-def test_the_log_tells_the_settings(caplog):
-    RobustLearningRate(Median(), 4).summary()
-    assert "RobustLearningRate: threshold 4" in caplog.text
-    assert "RobustLearningRate around Median" in caplog.text

@@ -159,8 +159,3 @@ def test_it_cannot_act_where_there_is_no_cluster_or_nobody_passes_both_filters(p
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
         SignGuard(**settings)
-
-
-def test_the_log_tells_the_settings(caplog):
-    SignGuard(0.2, 2.5).summary()
-    assert "SignGuard: norms of 0.2 to 2.5" in caplog.text

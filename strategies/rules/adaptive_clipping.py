@@ -5,17 +5,15 @@ Adaptive robust clipping (ARC) before any rule.
 Paper: https://arxiv.org/abs/2405.14432
 """
 
-from logging import INFO
 from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_allowed, check_count
+from ..clipping import Clipping
 from ..round import Outcome, Round
-from .norm_clipping import Clipping
 
 
 def clipping_norm(norms: NDArray[np.float64], f: int) -> float:
@@ -81,11 +79,6 @@ class AdaptiveClipping(Clipping):
         """Refuse more malicious clients than a minority."""
         check_allowed(self, "num_malicious", 0, (num_clients - 1) // 2, num_clients)
         super().check(num_clients)
-
-    def summary(self) -> None:
-        """Log the settings of the wrapper, then of the wrapped strategy."""
-        log(INFO, "\t├──> AdaptiveClipping: num_malicious %d", self.num_malicious)
-        super().summary()
 
     def bound(self, norms: NDArray[np.float64]) -> float:
         """Return the norm that the paper's k leaves as the largest."""

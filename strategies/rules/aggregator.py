@@ -1,7 +1,7 @@
 """Turn any function from a matrix of models to one model into a Flower strategy."""
 
 from collections.abc import Callable
-from logging import INFO, WARNING
+from logging import WARNING
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,6 @@ class Aggregator(Robust):
                 "that can be called like one"
             )
         self.rule = rule
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> Aggregator: rule %.200r", self.rule)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Apply the rule to the models; the global model stays if it fails."""

@@ -5,20 +5,18 @@
 Paper: https://arxiv.org/abs/2503.07978
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_positive, check_share
+from ..clipping import clip_factors
 from ..graph.distances import distance
 from ..outliers import mz_scores
 from ..robust import Robust
 from ..round import Outcome, Round
 from ..updates import Updates
-from .norm_clipping import clip_factors
 
 
 def direction_alignment(updates: Updates, center: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -96,12 +94,6 @@ class AlignIns(Robust):
         check_positive(direction_radius=direction_radius, sign_radius=sign_radius)
         self.sparsity = sparsity
         self.direction_radius, self.sign_radius = direction_radius, sign_radius
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        radii = (self.direction_radius, self.sign_radius)
-        log(INFO, "\t├──> AlignIns: sparsity %g, radii %g and %g", self.sparsity, *radii)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Inspect the directions, then clip and average."""

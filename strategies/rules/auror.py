@@ -5,11 +5,9 @@
 Paper: https://doi.org/10.1145/2991079.2991125
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_count, check_positive, check_share
@@ -106,12 +104,6 @@ class Auror(Robust):
         check_count(1, first_rounds=first_rounds)
         check_share(part=part)
         self.threshold, self.first_rounds, self.part = threshold, first_rounds, part
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        numbers = (self.threshold, self.first_rounds, self.part)
-        log(INFO, "\t├──> Auror: threshold %g, first_rounds %d, part %g", *numbers)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Find the indicative features, and leave out who is mostly in their minority."""

@@ -5,12 +5,10 @@ Random buckets of clients are averaged before a rule aggregates them.
 Paper: https://arxiv.org/abs/2006.09365
 """
 
-from logging import INFO
 from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_allowed, check_count, check_seed
@@ -109,11 +107,6 @@ class Bucketing(Wrapper):
         """Refuse fewer than three buckets, and check the strategy inside for so many of them."""
         check_allowed(self, "bucket_size", 1, (num_clients - 1) // 2, num_clients)
         self.inner.check(-(-num_clients // self.bucket_size))
-
-    def summary(self) -> None:
-        """Log the settings of the wrapper, then of the wrapped strategy."""
-        log(INFO, "\t├──> Bucketing: bucket_size %d", self.bucket_size)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Average the buckets in place, and aggregate the means."""

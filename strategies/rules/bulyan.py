@@ -5,11 +5,9 @@
 Paper: https://proceedings.mlr.press/v80/mhamdi18a.html
 """
 
-from logging import INFO
 from typing import Any
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_allowed, check_count
@@ -125,11 +123,6 @@ class Bulyan(Robust):
     def check(self, num_clients: int) -> None:
         """Refuse more malicious clients than the rule can ever withstand."""
         check_allowed(self, "num_malicious", 0, (num_clients - 3) // 4, num_clients)
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> Bulyan: num_malicious %d", self.num_malicious)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Average theta - 2 f values of each coordinate."""

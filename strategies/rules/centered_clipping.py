@@ -6,18 +6,16 @@ Paper: https://arxiv.org/abs/2012.10333
 """
 
 from collections.abc import Sequence
-from logging import INFO
 from typing import Any
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_count, check_positive
+from ..clipping import clip_factors
 from ..robust import Robust
 from ..round import Outcome, Round
 from ..vectors import distances_to, weighted_sum
-from .norm_clipping import clip_factors
 
 
 def centered_clipping(
@@ -105,11 +103,6 @@ class CenteredClipping(Robust):
         check_positive(tau=tau)
         check_count(1, iterations=iterations)
         self.tau, self.iterations = tau, iterations
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> CenteredClipping: tau %g, iterations %d", self.tau, self.iterations)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Clip around the last aggregate, and remember this one."""

@@ -6,22 +6,20 @@ vote.
 Paper: https://arxiv.org/abs/2106.08283
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_positive, check_seed, is_finite_number
+from ..clipping import clip_factors
 from ..round import Outcome, Round
 from ..smoothing import smoothed_votes
 from ..vectors import distances_to
 from ..wrapper import Wrapper
 from .gaussian_noise import perturb
-from .norm_clipping import clip_factors
 
 
 class CRFL(Wrapper):
@@ -93,12 +91,6 @@ class CRFL(Wrapper):
                 raise ValueError(f"{name} = {value!r} must be a finite number, 0 or larger")
         check_seed(seed)
         self.rho, self.growth, self.stddev, self.seed = rho, growth, stddev, seed
-
-    def summary(self) -> None:
-        """Log the settings of the wrapper, then of the wrapped strategy."""
-        settings = (self.rho, self.growth, self.stddev)
-        log(INFO, "\t├──> CRFL: rho %g, growth %g, stddev %g", *settings)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Clip and noise the aggregate."""

@@ -6,20 +6,18 @@ rest.
 Paper: https://arxiv.org/abs/2201.00763
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 from scipy.special import softmax
 
 from ..checks import check_count, check_installed, check_seed, check_share
+from ..clipping import clip_factors
 from ..clusters import hdbscan
 from ..robust import Robust
 from ..round import Outcome, Round
 from ..updates import cosines
-from .norm_clipping import clip_factors
 
 _SEEDS = 3
 _BATCH = 2000
@@ -147,11 +145,6 @@ class DeepSight(Robust):
         check_share(tau=tau)
         check_seed(seed)
         self.num_inputs, self.tau, self.seed = num_inputs, tau, seed
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> DeepSight: num_inputs %d, tau %g", self.num_inputs, self.tau)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Filter by clusters, then clip and average."""

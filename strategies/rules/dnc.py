@@ -5,12 +5,10 @@ Divide-and-Conquer, a spectral filter on random coordinates.
 Paper: https://www.ndss-symposium.org/ndss-paper/manipulating-the-byzantine-optimizing-model-poisoning-attacks-and-defenses-for-federated-learning/
 """
 
-from logging import INFO
 from math import ceil
 from typing import Any
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_allowed, check_count, check_positive, check_seed
@@ -104,12 +102,6 @@ class DnC(Robust):
     def check(self, num_clients: int) -> None:
         """Refuse more malicious clients than a minority."""
         check_allowed(self, "num_malicious", 0, (num_clients - 1) // 2, num_clients)
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        f, c = self.num_malicious, self.filter_factor
-        log(INFO, "\t├──> DnC: num_malicious %d, filter_factor %g", f, c)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Average the updates that are good in every draw."""

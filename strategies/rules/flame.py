@@ -5,19 +5,17 @@ Cluster, clip to the median norm, add noise.
 Paper: https://arxiv.org/abs/2101.02281
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_installed, check_positive, check_seed
+from ..clipping import clip_factors
 from ..clusters import hdbscan
 from ..robust import Robust
 from ..round import Outcome, Round
 from .gaussian_noise import perturb
-from .norm_clipping import clip_factors
 
 
 def admitted(cosines: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -94,11 +92,6 @@ class FLAME(Robust):
         check_positive(noise_factor=noise_factor)
         check_seed(seed)
         self.noise_factor, self.seed = noise_factor, seed
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> FLAME: noise_factor %g", self.noise_factor)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Filter, clip, average and add noise."""

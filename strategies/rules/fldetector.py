@@ -5,11 +5,9 @@ Updates that their own past does not predict, and the gap statistic of their sco
 Paper: https://arxiv.org/abs/2207.09209
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_count
@@ -74,11 +72,6 @@ class FLDetector(Robust):
         super().__init__(**arguments)
         check_count(1, window=window)
         self.window = window
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> FLDetector: window %d", self.window)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Judge the updates by the past, and average those of clients not excluded."""

@@ -5,11 +5,9 @@ Updates are trusted by their cosine with the server's own.
 Paper: https://arxiv.org/abs/2012.13995
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_positive
@@ -83,11 +81,6 @@ class FLTrust(Robust):
         super().__init__(**arguments)
         check_positive(learning_rate=learning_rate)
         self.learning_rate = learning_rate
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> FLTrust: learning_rate %g", self.learning_rate)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Average the scaled updates by their trust scores."""

@@ -5,11 +5,9 @@ FoolsGold: clients whose updates have been alike so far count less.
 Paper: https://www.usenix.org/conference/raid2020/presentation/fung
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_positive
@@ -99,11 +97,6 @@ class FoolsGold(Robust):
         super().__init__(**arguments)
         check_positive(confidence=confidence)
         self.confidence = confidence
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> FoolsGold: confidence %g", self.confidence)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Add the updates to the histories, and average by the weights that these give."""

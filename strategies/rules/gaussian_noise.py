@@ -5,12 +5,10 @@ The defense by weak differential privacy: noise on the aggregate.
 Paper: https://arxiv.org/abs/1911.07963
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_seed, is_finite_number
@@ -91,11 +89,6 @@ class GaussianNoise(Wrapper):
         check_seed(seed)
         self.stddev = stddev
         self.seed = seed
-
-    def summary(self) -> None:
-        """Log the settings of the wrapper, then of the wrapped strategy."""
-        log(INFO, "\t├──> GaussianNoise: stddev %g", self.stddev)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Add noise to the aggregate; a round that keeps the old model adds none."""

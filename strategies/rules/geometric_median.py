@@ -6,11 +6,9 @@ Paper: https://arxiv.org/abs/1912.13445
 """
 
 from collections.abc import Sequence
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_count, check_positive
@@ -106,11 +104,6 @@ class GeometricMedian(Robust):
         check_positive(nu=nu)
         check_count(1, budget=budget)
         self.nu, self.budget = nu, budget
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> GeometricMedian: nu %g, budget %d", self.nu, self.budget)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Return the median; each model's vote is its weight in it."""

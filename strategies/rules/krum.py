@@ -5,7 +5,7 @@
 Paper: https://papers.nips.cc/paper/6617-machine-learning-with-adversaries-byzantine-tolerant-gradient-descent
 """
 
-from logging import INFO, WARNING
+from logging import WARNING
 from typing import Any
 
 import numpy as np
@@ -104,12 +104,6 @@ class MultiKrum(Robust):
         """Refuse settings for which the guarantee never holds, or that select too many."""
         check_allowed(self, "num_malicious", 0, (num_clients - 3) // 2, num_clients)
         check_allowed(self, "num_selected", 1, num_clients, num_clients)
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        name, f, m = type(self).__name__, self.num_malicious, self.num_selected
-        log(INFO, "\t├──> %s: num_malicious %d, num_selected %d", name, f, m)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Average the models selected."""

@@ -5,20 +5,18 @@
 Paper: https://arxiv.org/abs/2409.01435
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_positive, is_finite_number
+from ..clipping import clip_factors
 from ..outliers import mz_scores
 from ..robust import Robust
 from ..round import Outcome, Round
 from ..sparsity import smallest_kept, sparsified
 from ..updates import Updates
-from .norm_clipping import clip_factors
 
 Vector = NDArray[np.float64]
 
@@ -87,12 +85,6 @@ class LASA(Robust):
             raise ValueError(f"sparsity = {sparsity!r} must be a number from 0 to less than 1")
         check_positive(norm_radius=norm_radius, sign_radius=sign_radius)
         self.sparsity, self.norm_radius, self.sign_radius = sparsity, norm_radius, sign_radius
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        radii = (self.norm_radius, self.sign_radius)
-        log(INFO, "\t├──> LASA: sparsity %g, radii %g and %g", self.sparsity, *radii)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Filter and average layer by layer."""

@@ -5,11 +5,9 @@ Three distances to the global model, weighted by their covariance.
 Paper: https://arxiv.org/abs/2303.06601
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_allowed, check_share
@@ -106,11 +104,6 @@ class MultiMetrics(Robust):
         """Refuse a fraction of which no model is left."""
         super().check(num_clients)
         check_allowed(self, "fraction", 1 / num_clients, 1, num_clients)
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> MultiMetrics: fraction %g", self.fraction)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Score the models, and average those of the lowest scores."""

@@ -5,12 +5,10 @@ Nearest neighbor mixing before any rule.
 Paper: https://arxiv.org/abs/2302.01772
 """
 
-from logging import INFO
 from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_allowed, check_count
@@ -83,11 +81,6 @@ class NearestNeighborMixing(Wrapper):
         """Refuse more malicious clients than a minority."""
         check_allowed(self, "num_malicious", 0, (num_clients - 1) // 2, num_clients)
         super().check(num_clients)
-
-    def summary(self) -> None:
-        """Log the settings of the wrapper, then of the wrapped strategy."""
-        log(INFO, "\t├──> NearestNeighborMixing: num_malicious %d", self.num_malicious)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Mix the models in place, and aggregate the mixtures."""

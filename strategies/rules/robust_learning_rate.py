@@ -5,12 +5,10 @@
 Paper: https://arxiv.org/abs/2007.03767
 """
 
-from logging import INFO
 from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_allowed, check_count
@@ -102,11 +100,6 @@ class RobustLearningRate(Wrapper):
         """Refuse a threshold that no round can reach."""
         check_allowed(self, "threshold", 1, num_clients, num_clients)
         super().check(num_clients)
-
-    def summary(self) -> None:
-        """Log the settings of the wrapper, then of the wrapped strategy."""
-        log(INFO, "\t├──> RobustLearningRate: threshold %d", self.threshold)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Aggregate as the strategy inside, and turn around where signs disagree."""

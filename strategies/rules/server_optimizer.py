@@ -8,12 +8,10 @@ Algorithm 2: FedAdam and FedYogi.
 """
 
 from collections.abc import Mapping
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_positive, is_finite_number
@@ -62,11 +60,6 @@ class ServerOptimizer(Wrapper):
         super().__init__(strategy, **arguments)
         check_positive(learning_rate=learning_rate)
         self.learning_rate = learning_rate
-
-    def summary(self) -> None:
-        """Log the settings of the wrapper, then of the wrapped strategy."""
-        log(INFO, "\t├──> %s: learning rate %g", type(self).__name__, self.learning_rate)
-        super().summary()
 
     def step(self, delta: Vector, past: Mapping[str, Vector]) -> tuple[Vector, dict[str, Vector]]:
         """Return what eta is multiplied by, and what is to be remembered, for some coordinates.

@@ -5,18 +5,16 @@
 Paper: https://arxiv.org/abs/2109.05872
 """
 
-from logging import INFO
 from typing import Any, ClassVar
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_installed, check_positive, check_seed, check_share
+from ..clipping import clip_factors
 from ..clusters import largest_shift
 from ..robust import Robust
 from ..round import Outcome, Round
-from .norm_clipping import clip_factors
 
 _BLOCK = 2**20
 """Values at a time."""
@@ -111,11 +109,6 @@ class SignGuard(Robust):
         check_share(fraction=fraction)
         check_seed(seed)
         self.lower, self.upper, self.fraction, self.seed = lower, upper, fraction, seed
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> SignGuard: norms of %g to %g", self.lower, self.upper)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Filter by norms and by signs, then clip and average."""

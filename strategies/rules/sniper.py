@@ -7,7 +7,7 @@ of clients that are all close to one another.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from logging import INFO, WARNING
+from logging import WARNING
 from typing import Any, Literal
 
 import numpy as np
@@ -94,11 +94,6 @@ class Sniper(Robust):
         _check(threshold, step)
         self.threshold = threshold
         self.step = step
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> Sniper: threshold %s, step %g", self.threshold, self.step)
-        super().summary()
 
     def aggregate(self, round: Round) -> Outcome:
         """Average the models of the maximum clique."""

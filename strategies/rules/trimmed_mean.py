@@ -5,11 +5,9 @@
 Paper: https://arxiv.org/abs/1803.01498
 """
 
-from logging import INFO
 from typing import Any
 
 import numpy as np
-from flwr.supercore import log
 from numpy.typing import NDArray
 
 from ..checks import check_allowed, is_finite_number
@@ -75,11 +73,6 @@ class TrimmedMean(Robust):
         if not (is_finite_number(beta) and 0 <= beta < 0.5):
             raise ValueError(f"beta = {beta!r} must be a number from 0 to below 0.5")
         self.beta = beta
-
-    def summary(self) -> None:
-        """Log the settings of the strategy."""
-        log(INFO, "\t├──> TrimmedMean: beta %g", self.beta)
-        super().summary()
 
     def check(self, num_clients: int) -> None:
         """Refuse a part of so many models that is less than one; 0, the mean, may be asked for."""
