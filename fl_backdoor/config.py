@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -179,7 +180,8 @@ def _check_keys(prefix: str, given: DictConfig, schema: Any) -> None:
 def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> Any:
     """Build the object that a config node's ``_target_`` names, of a kind or a subclass of it.
 
-    A dataclass is checked for unknown keys and wrong types; any other class checks itself.
+    A dataclass is checked for unknown keys and wrong types; any other class, or a function that
+    returns such an object, checks its arguments itself.
 
     Raises
     ------
@@ -187,8 +189,12 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
         If the class does not exist, is of another kind, or refuses its arguments.
     """
     target = _target(key, node)
-    if not isinstance(target, type) or not issubclass(target, kind):
-        raise UserError(f"{key}._target_={node['_target_']}: allowed are {kind.__name__} classes")
+    other = UserError(
+        f"{key}._target_={node['_target_']}: allowed are {kind.__name__} classes, and functions "
+        "that return one of their objects"
+    )
+    if not callable(target) or (isinstance(target, type) and not issubclass(target, kind)):
+        raise other
     name = ""
     try:
         if hasattr(target, "__dataclass_fields__"):
@@ -199,7 +205,10 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
                     built.merge_with({name: node[name]})
             name = ""
             return OmegaConf.to_object(built)
-        return instantiate(node, **arguments)
+        made = instantiate(node, **arguments)
+        if not isinstance(target, type) and not isinstance(made, kind | partial):
+            raise other
+        return made
     except UserError:
         raise
     except OmegaConfBaseException as error:
@@ -221,11 +230,9 @@ def accepted(key: str, node: Any, offered: Mapping[str, Any]) -> dict[str, Any]:
         If the class does not exist.
     """
     target = _target(key, node)
-    if not isinstance(target, type):
-        return {}
     try:
         takes = signature(target).parameters
-    except ValueError:  # of some that are written in C
+    except (TypeError, ValueError):  # of some that are written in C, and what is no callable
         return {}
     return {name: value for name, value in offered.items() if name in takes and name not in node}
 
