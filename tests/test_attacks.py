@@ -298,13 +298,13 @@ def test_bad_values_are_named_in_one_line(node: Any, message: str) -> None:
             flipping(poisoned_samples=3, poisoning="fill"),
             Seat(attackers=1),
             "attack.poisoned_samples=3: allowed are 0 to 0, the samples of the source that no "
-            "participant holds",
+            "participant holds; with attack.poisoning=replace attackers flip their own",
         ),
         (
             {"_target_": "clients.ModelReplacement", "factor": 2.0, "data": flipping()},
             Seat(attackers=3),
             "attack.data.poisoned_samples=300: allowed are 0 to 0, the samples of the source that "
-            "no participant holds",
+            "no participant holds; with poisoning=replace attackers flip their own",
         ),
         *(
             (

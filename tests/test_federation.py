@@ -241,12 +241,12 @@ def test_backdoor_needs_no_pool() -> None:
         (
             ["attack.poisoned_samples=5881"],
             "attack.poisoned_samples=5881: allowed are 0 to 5880, the samples of the source "
-            "that no participant holds",
+            "that no participant holds; with attack.poisoning=replace attackers flip their own",
         ),
         (
             ["dataset.samples_per_class=1000"],
             "attack.poisoned_samples=31: allowed are 0 to 0, the samples of the source "
-            "that no participant holds",
+            "that no participant holds; with attack.poisoning=replace attackers flip their own",
         ),
         (
             ["attack.poisoning=replace", "attack.poisoned_samples=42"],

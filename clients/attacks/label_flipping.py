@@ -143,7 +143,7 @@ class LabelFlipping(Attack):
         if samples > len(pool):
             raise ValueError(
                 f"poisoned_samples={samples}: allowed are 0 to {len(pool)}, the samples of the "
-                "source that no participant holds"
+                "source that no participant holds; with poisoning=replace attackers flip their own"
             )
         return pool
 

@@ -24,6 +24,9 @@ TRAVELLING = (torch.float16, torch.float32, torch.float64)
 ROWS = 32
 """That are tried at most."""
 
+TEXTS = "; the data are texts of tokens, int64 (if they are a table of numbers: dataset.kind=table)"
+"""What is added to an error of a layer that was not made for them."""
+
 
 def validate(
     model: nn.Module,
@@ -130,7 +133,8 @@ def _fails(
         client.fit(1)
     except Exception as error:  # of whatever the model, the optimizer or torch raises
         if watch.width in (None, classes):
-            yield f"{watch.where()}: {one_line(error)}"
+            texts = "" if inputs.is_floating_point() else TEXTS
+            yield f"{watch.where()}: {one_line(error)}{texts}"
     finally:
         for handle in handles:
             handle.remove()
