@@ -13,14 +13,14 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
 from .interrupt import interruptible
-from .nearest import nearest, unknown_choice, unknown_key
+from .nearest import nearest, unknown_choice, unknown_key, unquoted
 from .schema import CommonConfig, check_bounds
 
 LONGEST = 200
@@ -285,7 +285,9 @@ def one_line(error: BaseException) -> str:
     while isinstance(error, HydraException) and error.__cause__ is not None:
         error = error.__cause__
     told = ""
-    if isinstance(error, MissingConfigException):
+    if isinstance(error, OverrideParseException):
+        told = unquoted(error)
+    elif isinstance(error, MissingConfigException):
         told = unknown_choice(error)
     elif isinstance(error, OmegaConfBaseException):
         inside = is_dataclass(error.object_type) and not issubclass(error.object_type, CommonConfig)
