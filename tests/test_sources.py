@@ -96,7 +96,10 @@ def test_channels_that_cannot_be_told_are_asked_for(tmp_path: Path) -> None:
     ("values", "note"),
     [
         (np.linspace(0, 1, 26), "numbers from 0 to 1"),
-        (np.linspace(-2, 2, 26), "numbers from -2 to 1.04 scaled to 0 to 1"),
+        (
+            np.linspace(-2, 2, 26),
+            "numbers from -2 to 1.04 scaled to 0 to 1, 96 of 96 test values beyond that cut off;",
+        ),
         (np.linspace(0, 255, 26), "scaled to 0 to 1"),
         (np.arange(26, dtype=np.int32), "numbers from 0 to 19 scaled to 0 to 1"),
     ],
@@ -236,6 +239,7 @@ def test_a_row_is_counted_as_in_the_file_though_the_rows_are_split(tmp_path: Pat
         ({"owners": np.arange(3)}, r"x: owners of shape \(3,\) .* allowed are 20 integers"),
         ({"owners": np.arange(30)}, r"x: owners of shape \(30,\) .* allowed are 20 integers"),
         ({"owners": np.array(3)}, r"x: owners of shape \(\) .* allowed are 20 integers"),
+        ({"owners": np.resize(["a", "nan"], 20)}, "x: the owner of row 1 is empty or nan"),
         ({"x": np.array(3)}, r"x: shape \(\), allowed are tables"),
         ({"x": np.ones((0, 3)), "y": np.ones(0)}, "x: no rows, allowed is one or more"),
         ({"y": np.array(3)}, "y: 1 labels, allowed is 20, as inputs"),

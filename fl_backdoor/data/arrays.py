@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .base import Data, Indices, Prepare, Split
 from .images import as_is, channels_first, scaled
-from .labels import as_text, numbered
+from .labels import as_text, missing, numbered
 from .standardize import LARGEST, standardize
 
 KINDS: Final = ("auto", "image", "table", "text")
@@ -59,6 +59,10 @@ class Part:
             raise UserError(
                 f"{place}: owners of shape {owners.shape} and type {owners.dtype}, allowed are "
                 f"{len(inputs)} integers or texts, one a row"
+            )
+        if owners.dtype.kind == "U" and (bad := missing(owners)).any():
+            raise UserError(
+                f"{place}: the owner of row {int(bad.argmax())} is empty or nan; allowed is neither"
             )
 
     def row(self, bad: NDArray[np.bool_]) -> tuple[str, list[int]]:

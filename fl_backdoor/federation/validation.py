@@ -89,12 +89,13 @@ def _does_not_train(model: nn.Module, sizes: list[int]) -> Iterator[str]:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         yield "no parameter requires a gradient, so that nothing trains"
     alone = sizes.count(1)
-    for name, module in model.named_modules() if alone else ():
-        if isinstance(module, _BatchNorm):
-            yield (
-                f"{_layer(name, module)} needs 2 samples or more, and {alone} of {len(sizes)} "
-                "clients have 1"
-            )
+    layers = [_layer(*named) for named in model.named_modules() if isinstance(named[1], _BatchNorm)]
+    if alone and layers:
+        needs = "needs" if len(layers) == 1 else "need"
+        yield (
+            f"{', '.join(layers)} {needs} 2 samples or more, and {alone} of {len(sizes)} clients "
+            "have 1"
+        )
 
 
 def _is_judged_twice(model: nn.Module, strategy: Mapping[str, Any]) -> Iterator[str]:
