@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -206,7 +205,7 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
             name = ""
             return OmegaConf.to_object(built)
         made = instantiate(node, **arguments)
-        if not isinstance(target, type) and not isinstance(made, kind | partial):
+        if not isinstance(made, kind) and "_partial_" not in arguments:
             raise other
         return made
     except UserError:

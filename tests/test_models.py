@@ -180,3 +180,5 @@ def test_a_function_may_return_the_model() -> None:
     for wrong in (f"{__name__}.text", "builtins.str", f"{__name__}.CONVOLUTIONS"):
         with pytest.raises(UserError, match=f"^model._target_={wrong}: allowed are Module classes"):
             new_model({"_target_": wrong}, 0, **offered)
+    with pytest.raises(UserError, match="allowed are Module classes, and functions that return"):
+        new_model(node | {"_partial_": True}, 0, **offered)

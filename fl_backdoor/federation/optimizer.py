@@ -86,7 +86,7 @@ def _optimizer(node: dict[str, Any], learning_rate: float) -> partial[Optimizer]
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"optimizer.{key}={value}: allowed is a finite number")
     made: partial[Optimizer] = build(
-        "optimizer", node | {"_partial_": True, "_convert_": "all"}, Optimizer
+        "optimizer", node | {"_convert_": "all"}, Optimizer, _partial_=True
     )
     try:
         inspect.signature(made.func).bind([], lr=0.0, **made.keywords)
