@@ -12,14 +12,14 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from .errors import UserError
 from .interrupt import interruptible
-from .nearest import nearest, unknown_choice, unknown_key
+from .nearest import nearest, unknown_choice, unknown_key, unquoted
 from .schema import CommonConfig, check_bounds
 
 LONGEST = 200
@@ -179,7 +179,8 @@ def _check_keys(prefix: str, given: DictConfig, schema: Any) -> None:
 def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> Any:
     """Build the object that a config node's ``_target_`` names, of a kind or a subclass of it.
 
-    A dataclass is checked for unknown keys and wrong types; any other class checks itself.
+    A dataclass is checked for unknown keys and wrong types; any other class, or a function that
+    returns such an object, checks its arguments itself.
 
     Raises
     ------
@@ -187,8 +188,12 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
         If the class does not exist, is of another kind, or refuses its arguments.
     """
     target = _target(key, node)
-    if not isinstance(target, type) or not issubclass(target, kind):
-        raise UserError(f"{key}._target_={node['_target_']}: allowed are {kind.__name__} classes")
+    other = UserError(
+        f"{key}._target_={node['_target_']}: allowed are {kind.__name__} classes, and functions "
+        "that return one of their objects"
+    )
+    if not callable(target) or (isinstance(target, type) and not issubclass(target, kind)):
+        raise other
     name = ""
     try:
         if hasattr(target, "__dataclass_fields__"):
@@ -199,7 +204,10 @@ def build(key: str, node: Any, kind: type[Any] = object, **arguments: Any) -> An
                     built.merge_with({name: node[name]})
             name = ""
             return OmegaConf.to_object(built)
-        return instantiate(node, **arguments)
+        made = instantiate(node, **arguments)
+        if not isinstance(made, kind) and "_partial_" not in arguments:
+            raise other
+        return made
     except UserError:
         raise
     except OmegaConfBaseException as error:
@@ -221,11 +229,9 @@ def accepted(key: str, node: Any, offered: Mapping[str, Any]) -> dict[str, Any]:
         If the class does not exist.
     """
     target = _target(key, node)
-    if not isinstance(target, type):
-        return {}
     try:
         takes = signature(target).parameters
-    except ValueError:  # of some that are written in C
+    except (TypeError, ValueError):  # of some that are written in C, and what is no callable
         return {}
     return {name: value for name, value in offered.items() if name in takes and name not in node}
 
@@ -278,7 +284,9 @@ def one_line(error: BaseException) -> str:
     while isinstance(error, HydraException) and error.__cause__ is not None:
         error = error.__cause__
     told = ""
-    if isinstance(error, MissingConfigException):
+    if isinstance(error, OverrideParseException):
+        told = unquoted(error)
+    elif isinstance(error, MissingConfigException):
         told = unknown_choice(error)
     elif isinstance(error, OmegaConfBaseException):
         inside = is_dataclass(error.object_type) and not issubclass(error.object_type, CommonConfig)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -19,6 +19,16 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """
     near = get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def unquoted(error: OverrideParseException) -> str:
+    """Say in one line how a key is given whose value Hydra cannot read."""
+    key, _, value = error.override.partition("=")
+    example = "" if value[:1] in ("", *"'\"[{") else f": \"{key}='{value}'\""
+    return (
+        f"{error.override}: cannot be read; allowed is KEY=VALUE, with quotes of its own around a "
+        f"value that has other signs than letters from a to z, digits, and / - . _{example}"
+    )
 
 
 def unknown_choice(error: MissingConfigException) -> str:

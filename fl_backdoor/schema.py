@@ -62,9 +62,11 @@ def _refused(
     """Say what is allowed instead of a value; "" if it is."""
     if choices and value not in choices:
         return f"are {', '.join(choices)}"
-    if least is not None and not least <= value < float("inf"):
+    if value == float("inf"):
+        return f"is a finite number {in_words(least=least, most=most, above=above, below=below)}"
+    if least is not None and not least <= value:
         return f"is {least} or more"
-    if above is not None and not above < value < float("inf"):
+    if above is not None and not above < value:
         return f"is more than {above}"
     if below is not None and not value < below:
         return f"is less than {below}"

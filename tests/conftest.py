@@ -37,7 +37,7 @@ from strategies import Robust
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 torch.set_num_threads(1)
 # A test asks what a killed process leaves, never a machine without power: the disk may be late.
-os.fsync = lambda fd: None
+os.fsync = lambda _: None
 
 # The same examples every time, however slow the machine.
 settings.register_profile(

@@ -83,10 +83,19 @@ def bad(folder: Path) -> dict[str, tuple[Path, str]]:
         "nested": ({"epoch": 3, "weights": state}, "it holds epoch, weights"),
         "tensor": (torch.ones(3), "it holds Tensor"),
         "classes": (network(classes=7).state_dict(), "2.weight is (7, 5) and not (3, 5), 2.bias"),
-        "names": (renamed, "2.weight (3, 5) is missing, 2.bias (3,) is missing, out.weight"),
+        "names": (renamed, "2.weight (3, 5) is missing, 2.bias (3,) is missing; out.weight"),
         "nan": (nan, "2.bias is not finite"),
         "integers": (state | {"2.bias": torch.ones(3, dtype=torch.int64)}, "2.bias is torch.int64"),
-        "other": ({"odd": torch.ones(1)}, "and 6 more"),
+        "other": ({"odd": torch.ones(1)}, "and 5 more; odd (1,) is unknown"),
+        "sparse": (
+            state | {"2.bias": torch.ones(3).to_sparse()},
+            "2.bias is sparse, quant",
+        ),
+        "meta": (state | {"2.bias": torch.ones(3, device="meta")}, "2.bias is sparse, quantized"),
+        "large": (
+            state | {"2.bias": torch.full((3,), 1e200, dtype=torch.float64)},
+            "2.bias is not finite as torch.float32",
+        ),
     }
     files = {}
     for name, (content, said) in objects.items():

@@ -79,6 +79,12 @@ def test_help_of_each_command_shows_an_example_first(name: str, call: Any) -> No
         (["simulate", "strategy=flme", "--help"], "did you mean flame?"),
         (["sweep", "strategy=fedavg,krm"], "did you mean krum?"),
         (["simulate", "--resume", "/nowhere"], "/nowhere"),
+        (["simulate", "dataset.file=~/a.csv"], "and / - . _: \"dataset.file='~/a.csv'\""),
+        (
+            ["simulate", "dataset.file=a b=c", "--help"],
+            "dataset.file=a b=c: cannot be read; allowed",
+        ),
+        (["sweep", "dataset.classes=[3,8"], "dataset.classes=[3,8: cannot be read; allowed is"),
     ],
 )
 def test_a_slip_is_one_line(arguments: list[str], said: str, call: Any) -> None:

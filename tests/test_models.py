@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fl_backdoor.errors import UserError
 from fl_backdoor.federation.model import new_model
 from fl_backdoor.models import MLP, LeNet5, ResNet18, TextClassifier
 from fl_backdoor.models.cao2019 import Cao2019CNN
@@ -160,3 +161,24 @@ def test_a_class_gets_what_it_takes_and_the_node_does_not_give() -> None:
     assert new_model(node, 0, **offered)(torch.zeros(1, 5)).shape == (1, 7)
     linear = {"_target_": "torch.nn.Linear", "in_features": 5, "out_features": 2}
     assert new_model(linear, 0, **offered)(torch.zeros(1, 5)).shape == (1, 2)
+
+
+def made(num_classes: int, width: int = 5) -> nn.Module:
+    return nn.Linear(width, num_classes)
+
+
+def text(num_classes: int) -> str:
+    return str(num_classes)
+
+
+def test_a_function_may_return_the_model() -> None:
+    offered: dict[str, Any] = {"num_classes": 2, "input_shape": (5,)}
+    node = {"_target_": f"{__name__}.made", "width": 3}
+    assert new_model(node, 0, **offered)(torch.zeros(1, 3)).shape == (1, 2)
+    twice = [new_model(node, seed, **offered).state_dict()["weight"] for seed in (4, 4)]
+    assert torch.equal(*twice)
+    for wrong in (f"{__name__}.text", "builtins.str", f"{__name__}.CONVOLUTIONS"):
+        with pytest.raises(UserError, match=f"^model._target_={wrong}: allowed are Module classes"):
+            new_model({"_target_": wrong}, 0, **offered)
+    with pytest.raises(UserError, match="allowed are Module classes, and functions that return"):
+        new_model(node | {"_partial_": True}, 0, **offered)

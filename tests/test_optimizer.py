@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 from clients import HonestClient
 from clients.schedules import Constant, Cosine, Exponential, Step
 from clients.training import descend
+from fl_backdoor.errors import UserError
 from fl_backdoor.federation.optimizer import client_settings
 
 from .test_config import composed
@@ -202,6 +204,35 @@ def test_old_and_new_keys_say_the_same(
 ) -> None:
     training = client_settings(composed(*overrides))
     assert (training["learning_rate"], training["weight_decay"]) == (rate, weight_decay)
+
+
+class Odd:
+    """A schedule of anybody's that is right for two rounds."""
+
+    def __init__(self, then: Any) -> None:
+        self.then = then
+
+    def __call__(self, t: int) -> Any:
+        return np.float32(0.5) if t < 2 else 1 / self.then
+
+
+@pytest.mark.parametrize(
+    ("then", "found"),
+    [
+        (-2, "-0.5"),
+        (math.nan, "nan"),
+        (0, "ZeroDivisionError (division by zero)"),
+        ("half", "TypeError (unsupported operand type(s) for /: 'int' and 'str')"),
+    ],
+)
+def test_a_schedule_is_tried_for_every_round(then: Any, found: str) -> None:
+    config = composed("num_rounds=3")
+    config.optimizer |= {"schedule": {"_target_": f"{__name__}.Odd", "then": then}}
+    with pytest.raises(UserError, match=r"^optimizer\.schedule\._target_=") as caught:
+        client_settings(config)
+    assert f"Odd: {found} for round 2; allowed is a finite number" in str(caught.value)
+    config.num_rounds = 2
+    client_settings(config)
 
 
 def test_the_papers_decay_is_a_schedule() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from fl_backdoor.measure.figures import turned
 from fl_backdoor.measure.shares import MOST, draw_shares, grouped
 
 
@@ -28,3 +29,11 @@ def test_the_figure_is_grey_and_of_bounded_size(shape: tuple[int, int], tmp_path
         pixels = np.asarray(image.convert("RGB"), dtype=int)
     assert np.ptp(pixels, axis=2).max() == 0
     assert max(pixels.shape) < 4_000
+
+
+def test_names_longer_than_their_column_are_turned() -> None:
+    assert turned(["0", "1"], 0.5) == (0, 0)
+    degrees, height = turned(["airplane", "automobile"], 0.5)
+    assert (degrees, round(height, 2)) == (90, 0.9)
+    assert turned(["airplane", "automobile"], 1.5)[0] == 0
+    assert turned(list(map(str, range(11))), 0.5)[0] == 90

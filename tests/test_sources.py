@@ -26,6 +26,8 @@ from fl_backdoor.data.synthetic import Synthetic
 from fl_backdoor.data.text import tokens
 from fl_backdoor.errors import UserError
 
+from .test_config import composed
+
 
 @pytest.fixture(autouse=True)
 def _own_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -94,7 +96,10 @@ def test_channels_that_cannot_be_told_are_asked_for(tmp_path: Path) -> None:
     ("values", "note"),
     [
         (np.linspace(0, 1, 26), "numbers from 0 to 1"),
-        (np.linspace(-2, 2, 26), "numbers from -2 to 1.04 scaled to 0 to 1"),
+        (
+            np.linspace(-2, 2, 26),
+            "numbers from -2 to 1.04 scaled to 0 to 1, 96 of 96 test values beyond that cut off;",
+        ),
         (np.linspace(0, 255, 26), "scaled to 0 to 1"),
         (np.arange(26, dtype=np.int32), "numbers from 0 to 19 scaled to 0 to 1"),
     ],
@@ -190,6 +195,9 @@ def test_tokens_are_integers(tmp_path: Path) -> None:
         ({"x_train": np.zeros((20, 0))}, r"x_train: shape \(20, 0\), allowed are tables"),
         ({"x_train": np.array([[1], [1, 2]], object)}, "x_train: rows of different shapes or Pyt"),
         ({"owners": np.arange(3)}, r"owners of shape \(3,\) and type int64, allowed are 20"),
+        ({"x_test": np.array(3.0)}, r"x_test: shape \(\), allowed are tables"),
+        ({"y_train": np.array(3)}, "y_train: 1 labels, allowed is 20, as inputs"),
+        ({"y_train": np.resize(["a", " NaN"], 20)}, "y_train, row 1: .* not empty, and not nan"),
         ({"x_train": np.full((20, 3), 1e39)}, "x_train, row 0, column 0: allowed is a finite"),
         ({"x_test": np.full((6, 3), math.inf, np.float16)}, "x_test, row 0, column 0: .* finite"),
         (
@@ -223,6 +231,41 @@ def test_a_row_is_counted_as_in_the_file_though_the_rows_are_split(tmp_path: Pat
         words[row, 2] = -1
         with pytest.raises(UserError, match=f"x, row {row}, column 2: allowed are tokens"):
             npz(tmp_path, x=words, y=labels).read()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"owners": np.arange(3)}, r"x: owners of shape \(3,\) .* allowed are 20 integers"),
+        ({"owners": np.arange(30)}, r"x: owners of shape \(30,\) .* allowed are 20 integers"),
+        ({"owners": np.array(3)}, r"x: owners of shape \(\) .* allowed are 20 integers"),
+        ({"owners": np.resize(["a", "nan"], 20)}, "x: the owner of row 1 is empty or nan"),
+        ({"x": np.array(3)}, r"x: shape \(\), allowed are tables"),
+        ({"x": np.ones((0, 3)), "y": np.ones(0)}, "x: no rows, allowed is one or more"),
+        ({"y": np.array(3)}, "y: 1 labels, allowed is 20, as inputs"),
+    ],
+)
+def test_rows_are_checked_before_they_are_split(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    arrays = {"x": np.ones((20, 3)), "y": np.arange(20) % 2} | changed
+    with pytest.raises(UserError, match=message):
+        npz(tmp_path, **arrays).read()
+
+
+@pytest.mark.parametrize(
+    ("local", "directory", "value", "message"),
+    [(6, 8, 1, "is encrypted"), (8, 10, 97, "compression method is not supported")],
+)
+def test_a_zip_that_cannot_be_unpacked_is_no_npz(
+    tmp_path: Path, local: int, directory: int, value: int, message: str
+) -> None:
+    source = npz(tmp_path, x=np.ones((20, 3)), y=np.arange(20) % 2)
+    content = bytearray(Path(source.file).read_bytes())
+    content[local] = content[content.find(b"PK\x01\x02") + directory] = value
+    Path(source.file).write_bytes(content)
+    assert message in (said := refused(source.read))
+    assert "allowed is an npz file" in said
 
 
 def test_a_zip_of_other_files_is_no_npz(tmp_path: Path) -> None:
@@ -307,6 +350,9 @@ def test_test_rows_of_their_own_are_scaled_by_the_training_rows(tmp_path: Path) 
         ("x,label\n1,a\n2,b\nso,a\n3,b", {}, "column x, row 2: allowed is a finite number"),
         ("x,label\n1,a\n,b\n2,a\n3,b", {}, "column x, row 1: allowed is a finite number"),
         ("x,label\nq,a\nr,b\nq,a\n,b", {}, "column x, row 3: allowed is not empty"),
+        ("x,label\nq,a\nr,b\nq,a\nNaN,b", {}, "column x, row 3: allowed is not empty, and not n"),
+        ("x,label\n1,a\n2,nan\n3,b\n4,nan", {}, "column label, row 1: .* and not nan"),
+        ("x,i,label\n1,1,a\n1, ,b\n2,3,a", {"owner_column": "i"}, "column i, row 1: allowed is no"),
         ("x,label\n1,a\n2,b", {"owner_column": "user"}, "column user is missing, allowed is a h"),
         ("x,y\n1,a\n2,b", {}, "column label is missing, allowed is a header with it"),
         ("x,x,label\n1,2,a", {}, "two columns are named 'x', allowed are different names"),
@@ -319,8 +365,10 @@ def test_test_rows_of_their_own_are_scaled_by_the_training_rows(tmp_path: Path) 
         ("x,label\n", {}, "no rows below the header"),
         ("", {}, "column label is missing"),
         ("label\na\nb\na\nb", {}, "no feature, allowed is one column or more"),
-        ("x,label\n1,a\n2\n3,b\n4,a", {}, "label, row 1|row 1: allowed are 2 cells"),
-        ("x,label\n1,a,9,9\n2,b", {}, "cannot be read"),
+        ("x,label\n1,a\n2\n3,b\n4,a", {}, "column label, row 1: "),
+        ("x,label\n1,a,9,9\n2,b", {}, "row 0: 4 cells, allowed are 2, as names"),
+        ("x,label\n1,a\n\n2,b,9\n3,b", {}, "row 1: 3 cells, allowed are 2, as names"),
+        ('x,label\n1,a\n"2,b\n3,b', {}, "cannot be read .*EOF inside string"),
     ],
 )
 def test_bad_csv_is_named_in_one_line(
@@ -362,6 +410,15 @@ def ragged() -> tuple[Any, Any]:
     return [(np.zeros(3), 0), (np.zeros(4), 1)], pictures()[1]
 
 
+class Named(Pictures):
+    def __getitem__(self, row: int) -> Any:
+        return np.zeros(3), ("on", "of")[row % 2]
+
+
+def named() -> tuple[Named, Named]:
+    return Named(4), Named(4)
+
+
 def lone() -> TensorDataset:
     return TensorDataset(torch.zeros(3, 2), torch.zeros(3))
 
@@ -379,6 +436,9 @@ def test_any_callable_that_returns_two_data_sets() -> None:
     assert data.train.inputs[:, 0, 0, 0].tolist() == list(range(10))
     assert data.labels.tolist() == ["off", "on"] * 5
     assert Python(function=f"{__name__}.pictures").load().classes == ("off", "on")
+    function = f"dataset.function={__name__}.pictures"
+    node = composed("dataset=python", function, "dataset.arguments={train: 6}").dataset
+    assert len(build_source("dataset", node).load().train) == 6
 
 
 @pytest.mark.parametrize(
@@ -391,6 +451,7 @@ def test_any_callable_that_returns_two_data_sets() -> None:
         ("lone", "lone: returned TensorDataset; allowed are two data sets"),
         ("broken", "broken: so so"),
         ("missing", "missing: "),
+        ("named", "named: train, row 1: allowed are the classes off, on, never, or their numbers"),
     ],
 )
 def test_a_callable_that_gives_something_else(function: str, message: str) -> None:
@@ -455,12 +516,21 @@ def test_bad_shapes_are_one_line(settings: dict[str, Any], message: str) -> None
         Synthetic(**settings)
 
 
+def test_what_does_not_fit_into_memory_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"dataset: .*; allowed is what fits into memory"):
+        Synthetic(shape=[3, 10**6, 10**6]).load()
+
+
 def test_the_older_name_of_classes() -> None:
+    assert Mnist().class_names == ("2", "6")
+    assert Mnist(classes=None).class_names == tuple("0123456789")
     assert Mnist(digits=[3, 5]).class_names == ("3", "5")
     assert Mnist(classes=[5, "3"]).class_names == ("5", "3")
     assert Mnist(digits=[3, 5], classes=[3, 5]).class_names == ("3", "5")
     with pytest.raises(UserError, match=r"dataset.digits=\[3, 5\], dataset.classes=\[1, 2\]: two"):
         Mnist(digits=[3, 5], classes=[1, 2])
+    with pytest.raises(UserError, match=r"dataset.digits=\[3, 5\], dataset.classes=None: two"):
+        Mnist(digits=[3, 5], classes=None)
     with pytest.raises(UserError, match=r"dataset.classes=\['x', 1\]: allowed are two or more di"):
         Mnist(classes=["x", 1])
 
@@ -506,7 +576,11 @@ def test_a_table_of_the_hub_is_split_and_encoded(tmp_path: Path) -> None:
     assert data.owners is not None
     assert len(set(data.owners.tolist())) == 4
     wrong = HuggingFace(name=str(folder), kind="table", input_columns=["c"], test_split=None)
-    assert "train has no column c, but a, b, who, label" in refused(wrong.settle)
+    said = "dataset.input_columns=c: no column of train; allowed are a, b, who, label"
+    assert refused(wrong.settle) == said
+    assert data.description.endswith(
+        f"standardised by the training rows; from the files in {folder}"
+    )
 
 
 def test_images_of_the_hub(tmp_path: Path) -> None:

@@ -184,6 +184,11 @@ def test_what_is_not_settled_is_refused(settle: Trigger) -> None:
             "trigger.place=6: allowed are 0 to 5, for 2 of 7 tokens",
         ),
         (
+            Tokens(tokens=[1] * 8),
+            texts(),
+            f"trigger.tokens={[1] * 8}: allowed are 7 or fewer, the length of a text",
+        ),
+        (
             Own(lambda inputs: inputs.sum(), "total"),
             table(),
             "trigger=total: allowed is what returns finite inputs of shape (1, 5) and "

@@ -110,6 +110,13 @@ def test_what_cannot_be_dealt_with_is_named(
     assert "\n" not in message
 
 
+def test_a_layer_that_takes_no_tokens_is_told_that_there_are_some() -> None:
+    training = {"batch_size": 4, "learning_rate": 0.1, "seed": 0}
+    settings: dict[str, Any] = {"classes": 3, "sizes": [12], "strategy": FEDAVG}
+    with pytest.raises(UserError, match=r"the model \(Linear\): .*; the data are texts of tokens"):
+        validate(nn.Linear(6, 3), INPUTS.long(), LABELS, training=training, **settings)
+
+
 @pytest.mark.parametrize(
     ("model", "changes"),
     [

@@ -100,6 +100,11 @@ class Tokens(Trigger):
         if not tokens or not all(0 <= token < vocabulary for token in tokens):
             raise ValueError(f"trigger.tokens={tokens}: allowed are tokens 0 to {vocabulary - 1}")
         last = inputs.shape[1] - len(tokens)
+        if last < 0:
+            raise ValueError(
+                f"trigger.tokens={tokens}: allowed are {inputs.shape[1]} or fewer, the length of "
+                "a text"
+            )
         if not 0 <= self.place <= last:
             raise ValueError(
                 f"trigger.place={self.place}: allowed are 0 to {last}, for {len(tokens)} of "

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import UserError
 from .base import Data, Indices, Prepare, Split
 from .images import as_is, channels_first, scaled
-from .labels import as_text, numbered
+from .labels import as_text, missing, numbered
 from .standardize import LARGEST, standardize
 
 KINDS: Final = ("auto", "image", "table", "text")
@@ -29,6 +29,41 @@ class Part:
     labels_place: str
     rows: Indices | None = None
     """Their numbers in that array; None: 0 to n-1."""
+
+    def check(self, owners: NDArray[Any] | None = None) -> None:
+        """Refuse what is no rows of numbers with a label each, and an owner each if there are any.
+
+        Raises
+        ------
+        UserError
+            Naming the place, what is there, and what is allowed.
+        """
+        inputs, place = self.inputs, self.inputs_place
+        if inputs.dtype.kind not in "iufb":
+            raise UserError(f"{place}: inputs of type {inputs.dtype}, allowed are numbers")
+        if not 2 <= inputs.ndim <= 4 or 0 in inputs.shape[1:]:
+            raise UserError(
+                f"{place}: shape {inputs.shape}, allowed are tables or texts (rows, columns) and "
+                "images (rows, height, width), with channels first or last"
+            )
+        if not len(inputs):
+            raise UserError(f"{place}: no rows, allowed is one or more")
+        if self.labels.shape[:1] != inputs.shape[:1]:
+            raise UserError(
+                f"{self.labels_place}: {self.labels.size} labels, allowed is {len(inputs)}, as "
+                "inputs"
+            )
+        if owners is None:
+            return
+        if owners.shape != inputs.shape[:1] or owners.dtype.kind not in "iubU":
+            raise UserError(
+                f"{place}: owners of shape {owners.shape} and type {owners.dtype}, allowed are "
+                f"{len(inputs)} integers or texts, one a row"
+            )
+        if owners.dtype.kind == "U" and (bad := missing(owners)).any():
+            raise UserError(
+                f"{place}: the owner of row {int(bad.argmax())} is empty or nan; allowed is neither"
+            )
 
     def row(self, bad: NDArray[np.bool_]) -> tuple[str, list[int]]:
         """Return the place of the first bad value of the inputs, and where it is in its row."""
@@ -80,8 +115,9 @@ def assembled(
     UserError
         In one line: the place, what is there, and what is allowed.
     """
-    for part in (train, test):
-        _check(part)
+    for part, users in ((train, owners), (test, None)):
+        part.check(users)
+        _check_finite(part)
     if train.inputs.shape[1:] != test.inputs.shape[1:]:
         raise UserError(
             f"{test.inputs_place}: rows of shape {test.inputs.shape[1:]}, allowed is "
@@ -111,6 +147,8 @@ def assembled(
         inputs = [torch.from_numpy(table.astype(np.float32)) for table in tables]
         size = f"rows of {tables[0].shape[1]} numbers"
     labels, classes = _labels(train, test, order)
+    if owners is not None:
+        owners = np.unique(owners, return_inverse=True)[1].astype(np.int64)
     counts = f"{len(labels[0]):,} train + {len(labels[1]):,} test {size}, {len(classes)} classes"
     return Data(
         name=name,
@@ -118,39 +156,13 @@ def assembled(
         test=Split(inputs[1], torch.from_numpy(labels[1]), prepare),
         classes=classes,
         description="; ".join(filter(None, (f"{name}, {counts}", note, origin))),
-        owners=_users(owners, train),
+        owners=owners,
         vocabulary=vocabulary if kind == "text" else None,
     )
 
 
-def _users(owners: NDArray[Any] | None, train: Part) -> Indices | None:
-    """Give the users numbers."""
-    if owners is None:
-        return None
-    if owners.shape != train.labels.shape[:1] or owners.dtype.kind not in "iubU":
-        raise UserError(
-            f"{train.inputs_place}: owners of shape {owners.shape} and type {owners.dtype}, "
-            f"allowed are {len(train.labels)} integers or texts, one a training row"
-        )
-    return np.unique(owners, return_inverse=True)[1].astype(np.int64)
-
-
-def _check(part: Part) -> None:
-    """Refuse what is no array of finite numbers, or has another length than its labels."""
-    inputs, place = part.inputs, part.inputs_place
-    if inputs.dtype.kind not in "iufb":
-        raise UserError(f"{place}: inputs of type {inputs.dtype}, allowed are numbers")
-    if not 2 <= inputs.ndim <= 4 or 0 in inputs.shape[1:]:
-        raise UserError(
-            f"{place}: shape {inputs.shape}, allowed are tables or texts (rows, columns) and "
-            "images (rows, height, width), with channels first or last"
-        )
-    if not len(inputs):
-        raise UserError(f"{place}: no rows, allowed is one or more")
-    if len(inputs) != len(part.labels):
-        raise UserError(
-            f"{part.labels_place}: {len(part.labels)} labels, allowed is {len(inputs)}, as inputs"
-        )
+def _check_finite(part: Part) -> None:
+    inputs = part.inputs
     if inputs.dtype.kind == "f":
         bad = ~(np.abs(inputs) <= min(LARGEST, float(np.finfo(inputs.dtype).max)))
         if bad.any():

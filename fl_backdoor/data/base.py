@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..config import one_line
 from ..errors import UserError
 from ..schema import bounded, check_bounds
 
@@ -203,7 +204,12 @@ class Source(Choice):
         if key not in _LOADED:
             if len(_LOADED) >= MAX_LOADED:
                 del _LOADED[next(iter(_LOADED))]
-            _LOADED[key] = chosen(self.read(), self.classes)
+            try:
+                _LOADED[key] = chosen(self.read(), self.classes)
+            except MemoryError as error:
+                raise UserError(
+                    f"dataset: {one_line(error)}; allowed is what fits into memory"
+                ) from error
         return _LOADED[key]
 
     @abstractmethod

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..errors import UserError
+from .labels import missing
 from .standardize import LARGEST
 
 
@@ -57,12 +58,12 @@ def read(
     for name in [id_column, *columns]:
         column = table[name]
         if kinds[name] is str:
-            bad, allowed = column.isna() | (column == ""), "not empty"
+            bad, allowed = missing(column.to_numpy(np.str_)), "not empty, and not nan"
         else:
             column = pd.to_numeric(column, errors="coerce")
-            bad, allowed = ~(column.abs() <= LARGEST), "a finite number"
+            bad, allowed = ~(column.abs() <= LARGEST).to_numpy(), "a finite number"
         if bad.any():
-            row = int(bad.to_numpy().argmax())
+            row = int(bad.argmax())
             raise damaged(file, f"column {name}, row {row}: allowed is {allowed}")
         values.append(column.to_numpy(object if kinds[name] is str else np.float64))
     ids = values[0].tolist()
@@ -97,12 +98,27 @@ def parse(file: str, kinds: dict[str, type], whole: bool, key: str = "files") ->
                 keep_default_na=False,
                 encoding="utf-8-sig",
             )
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise _ragged(file, key) or _unreadable(file, error, key) from error
+    except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(file, error, key) from error
 
 
+def _ragged(file: str, key: str) -> UserError | None:
+    """Name the first row that has more cells than the header."""
+    with Path(file).open(encoding="utf-8-sig", newline="") as lines, suppress(csv.Error):
+        rows = filter(None, csv.reader(lines))
+        width = len(next(rows))
+        for number, row in enumerate(rows):
+            if len(row) > width:
+                return damaged(
+                    file, f"row {number}: {len(row)} cells, allowed are {width}, as names", key
+                )
+    return None
+
+
 def _unreadable(file: str, error: BaseException, key: str) -> UserError:
-    reason = " ".join(str(error).split())
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
     return damaged(file, f"cannot be read ({reason}), allowed is a CSV file with a header", key)
 
 

@@ -12,7 +12,7 @@ from ..errors import UserError
 from .arrays import Part, assembled
 from .base import Data
 from .csv_files import damaged, header, parse
-from .labels import as_text
+from .labels import as_text, missing
 from .splits import SplitSource
 from .table import Cells, encoded
 
@@ -67,8 +67,9 @@ class Csv(SplitSource):
             origin = f"; {self.test_fraction:.0%} test rows by split_seed {self.split_seed}"
         else:
             table, origin = self._table("test_file", self.test_file), ""
-            if missing := sorted({*whole.columns} - {*table.columns}):
-                raise damaged(self.test_file, f"column {missing[0]} is missing", "test_file")
+            if lacking := sorted({*whole.columns} - {*table.columns}):
+                what = f"column {lacking[0]} is missing, allowed are those of dataset.file"
+                raise damaged(self.test_file, what, "test_file")
             place = f"dataset.test_file={self.test_file}"
             train = Cells(whole, np.arange(len(whole)), f"dataset.file={self.file}")
             test = Cells(table, np.arange(len(table)), place)
@@ -100,14 +101,11 @@ class Csv(SplitSource):
         table = parse(file, dict.fromkeys(names, str), whole=True, key=key)
         if not len(table):
             raise damaged(file, "no rows below the header, allowed is one or more", key)
-        if table.isna().to_numpy().any():
-            row = int(table.isna().any(axis=1).to_numpy().argmax())
-            raise damaged(file, f"row {row}: allowed are {len(names)} cells", key)
         for column in filter(None, (self.owner_column, self.id_column)):
-            empty = (table[column] == "").to_numpy()
+            empty = missing(table[column].to_numpy(np.str_))
             if empty.any():
-                row = int(empty.argmax())
-                raise damaged(file, f"column {column}, row {row}: allowed is not empty", key)
+                what = f"column {column}, row {int(empty.argmax())}: allowed is not empty"
+                raise damaged(file, f"{what}, and not nan", key)
         if self.id_column and table[self.id_column].duplicated().any():
             row = int(table[self.id_column].duplicated().to_numpy().argmax())
             raise damaged(

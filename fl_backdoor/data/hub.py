@@ -55,6 +55,14 @@ class HubError(Exception):
     """A data set did not arrive; the text says why."""
 
 
+class UnfitError(HubError):
+    """It did, but is not what was asked for: the text names the key, and what is allowed."""
+
+
+UNFIT: Final = 3
+"""What a script exits with then, after a line that says why."""
+
+
 def cache_home() -> Path:
     """Where programs of this user keep what they can get again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -99,6 +107,8 @@ def fetch(
     ------
     HubError
         If it did not arrive in time.
+    UnfitError
+        If the script says so, see `UNFIT`.
     """
     limit, given = limit or HUB_LIMIT, (dataset, *arguments)
     try:
@@ -129,6 +139,8 @@ def fetch(
         # A child ended by its own timer says nothing.
         silence = f"no answer within {limit:g} seconds"
         reason = [silence, *child.stderr.strip().splitlines()][-1]
+        if child.returncode == UNFIT:
+            raise UnfitError(reason)
     except (OSError, RuntimeError) as error:
         reason = str(error)
     raise HubError(reason)

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..schema import bounded
 from .arrays import Part, assembled
 from .base import Data, Indices
-from .hub import HubError, cache_home, fetch
+from .hub import HubError, UnfitError, cache_home, fetch
 from .labels import by_name
 from .splits import SplitSource
 from .table import Cells, encoded
@@ -28,36 +28,54 @@ _CHILD: Final = """
 import json
 import numpy as np
 asked = json.loads(sys.argv[5])
+from datasets import Image
 from flwr_datasets import FederatedDataset
 dataset = FederatedDataset(
     dataset=sys.argv[4], subset=asked["subset"] or None, partitioners={}, shuffle=False,
     revision=asked["revision"],
 )
-splits = {"train": dataset.load_split(asked["train_split"])}
-if asked["test_split"]:
-    splits["test"] = dataset.load_split(asked["test_split"])
-timer.cancel()
 
 def fail(text):
     print(text, file=sys.stderr)
-    raise SystemExit(1)
+    raise SystemExit(3)
+
+def load(key):
+    try:
+        return dataset.load_split(asked[key])
+    except ValueError as error:
+        if "is not present" not in str(error):
+            raise
+        fail(f"dataset.{key}={asked[key]}: {error}")
+
+splits = {"train": load("train_split")}
+if asked["test_split"]:
+    splits["test"] = load("test_split")
+timer.cancel()
 
 names = None
+given = {"input_columns": asked["columns"]}
+given |= {key: [asked[key]] if asked[key] else [] for key in ("label_column", "owner_column")}
 for split, rows in splits.items():
-    wanted = [*asked["columns"], asked["label_column"]]
-    wanted += [asked["owner_column"]] if asked["owner_column"] else []
-    for column in wanted:
-        if column not in rows.column_names:
-            fail(f"{split} has no column {column}, but {', '.join(rows.column_names)}")
+    if not len(rows):
+        fail(f"dataset.{split}_split={asked[split + '_split']}: no rows, allowed is one or more")
+    for key, columns in given.items():
+        for column in columns:
+            if column not in rows.column_names:
+                allowed = ", ".join(rows.column_names)
+                fail(f"dataset.{key}={column}: no column of {split}; allowed are {allowed}")
     names = getattr(rows.features[asked["label_column"]], "names", names)
     folder, first = Path(sys.argv[1]), asked["columns"][0]
     for what in ("label", "owner"):
         column = asked[f"{what}_column"]
         values = np.array(rows[column][:]) if column else np.empty(0)
         if values.dtype == object:
-            fail(f"{split}: column {column} has rows without a value, or with several")
+            fail(f"dataset.{what}_column={column}: {split} has rows without a value, or with "
+                 "several; allowed is one in each")
         np.save(folder / f"{split}_{what}s.npy", values)
     if asked["kind"] == "image":
+        if not isinstance(rows.features[first], Image):
+            fail(f"dataset.input_columns={first}: {rows.features[first]}; allowed with "
+                 "dataset.kind=image is a column of images")
         images, mode, shape = None, None, None
         for row, image in enumerate(rows[first]):
             if mode is None:
@@ -66,7 +84,8 @@ for split, rows in splits.items():
             if images is None:
                 shape, images = pixels.shape, np.empty((len(rows), *pixels.shape), np.uint8)
             if pixels.shape != shape:
-                fail(f"{split}, row {row}: {pixels.shape} pixels, allowed is {shape}, as in row 0")
+                fail(f"dataset.name={sys.argv[4]}: {split}, row {row}: {pixels.shape} pixels, "
+                     f"allowed is {shape}, as in row 0")
             images[row] = pixels
         np.save(folder / f"{split}.npy", images)
     elif asked["kind"] == "text":
@@ -141,6 +160,8 @@ class HuggingFace(SplitSource):
         folder = self.folder()
         try:
             fetch(self.name, folder, _CHILD, [self._request()])
+        except UnfitError as error:
+            raise UserError(str(error)) from error
         except HubError as error:
             raise UserError(
                 f"dataset.name={self.name}: cannot be had ({error}); allowed without a network "
@@ -158,6 +179,10 @@ class HuggingFace(SplitSource):
         owners = np.load(folder / "train_owners.npy", allow_pickle=False)
         users = owners if self.owner_column else None
         origin = f"from the Hugging Face hub ({self.name})"
+        if Path(self.name).is_dir():
+            origin = f"from the files in {self.name}"
+        if self.kind == "table":
+            origin = f"numbers standardised by the training rows; {origin}"
         rows: tuple[Indices, Indices] | None = None
         if self.test_split is None:
             rows = self.split(train, f"{place}: {self.label_column}")

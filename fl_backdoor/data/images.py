@@ -75,7 +75,9 @@ def scaled(train: NDArray[Any], test: NDArray[Any]) -> tuple[Tensor, Tensor, Pre
         for split in splits:
             split -= np.float32(least)
             split /= np.float32((most - least) or 1)
-    np.clip(splits[1], 0, 1, out=splits[1])
+    if beyond := np.count_nonzero((splits[1] < 0) | (splits[1] > 1)):
+        note += f", {beyond:,} of {splits[1].size:,} test values beyond that cut off"
+        np.clip(splits[1], 0, 1, out=splits[1])
     return torch.from_numpy(splits[0]), torch.from_numpy(splits[1]), as_is, note
 
 

@@ -22,6 +22,13 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names)
 
 
+def missing(texts: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Tell which texts stand for nothing: blanks, and what a NaN is written as."""
+    bare = np.char.lower(np.char.strip(texts))
+    nothing: NDArray[np.bool_] = (bare == "") | (bare == "nan")
+    return nothing
+
+
 def as_text(labels: NDArray[Any], place: str) -> NDArray[np.str_]:
     """Return labels by their names, shape (n,).
 
@@ -54,9 +61,10 @@ def as_text(labels: NDArray[Any], place: str) -> NDArray[np.str_]:
             f"{place}: labels of type {labels.dtype}, allowed are integers, texts and switches"
         )
     names = labels.astype(np.str_)
-    bad = names == ""
-    if bad.any():
-        raise UserError(f"{place}, row {int(bad.argmax())}: allowed is a text that is not empty")
+    if labels.dtype.kind == "U" and (bad := missing(names)).any():
+        raise UserError(
+            f"{place}, row {int(bad.argmax())}: allowed is a text that is not empty, and not nan"
+        )
     return names
 
 
@@ -68,8 +76,17 @@ def by_name(labels: NDArray[Any], names: Sequence[str] | None, place: str) -> ND
     UserError
         Naming the first label that is none.
     """
-    if names is None or labels.dtype.kind not in "iu":
+    if names is None:
         return as_text(labels, place)
+    if labels.dtype.kind not in "iu":
+        texts = as_text(labels, place)
+        strange = ~np.isin(texts, names)
+        if strange.any():
+            raise UserError(
+                f"{place}, row {int(strange.argmax())}: allowed are the classes "
+                f"{', '.join(names)}, or their numbers from 0 as integers"
+            )
+        return texts
     outside = (labels < 0) | (labels >= len(names))
     if outside.any():
         raise UserError(

@@ -24,6 +24,11 @@ from .idx import read_split
 DIGITS: Final = (2, 6)
 """Of Cao et al. 2019, section III.B."""
 
+ALL: Final = list("0123456789")
+
+AS_DIGITS: Final = "digits"
+"""What ``classes`` is where nobody says it: None already says all."""
+
 SOURCES: Final = ("auto", "idx", "hub", "bundled")
 
 # The enlarged stand-in per digit: as many samples as MNIST has, from the bundled 500.
@@ -42,6 +47,8 @@ class Mnist(Source):
         Where the images come from, see `load_mnist`.
     digits : list of int
         The older name of ``classes``.
+    classes : list or None
+        See `Source`; as ``digits`` where it is not given.
     partition, samples_per_class, samples_per_partition, alpha
         The older names of keys of ``partition``, see `fl_backdoor.data.partition.auto`.
     """
@@ -49,6 +56,7 @@ class Mnist(Source):
     source: str = "auto"
     root: str | None = None
     digits: list[int] = field(default_factory=lambda: list(DIGITS))
+    classes: Any = AS_DIGITS
     partition: str = "per_class"
     samples_per_class: int = 250
     samples_per_partition: int | None = None
@@ -58,17 +66,18 @@ class Mnist(Source):
     def __post_init__(self) -> None:
         """Check the keys that need no file."""
         super().__post_init__()
+        if self.classes == AS_DIGITS:
+            self.classes = self.digits
         key, given = "digits", [str(digit) for digit in self.digits]
-        if self.classes is not None:
-            classes = [str(name) for name in self.classes]
-            if given not in (classes, [str(digit) for digit in DIGITS]):
-                raise UserError(
-                    f"dataset.digits={self.digits}, dataset.classes={self.classes}: two values "
-                    "for one setting; allowed is one of them"
-                )
-            if given != classes:
-                key, given = "classes", classes
-        if len(set(given)) < max(2, len(given)) or not set(given) <= set("0123456789"):
+        classes = ALL if self.classes is None else [str(name) for name in self.classes]
+        if given not in (classes, [str(digit) for digit in DIGITS]):
+            raise UserError(
+                f"dataset.digits={self.digits}, dataset.classes={self.classes}: two values for one "
+                "setting; allowed is one of them"
+            )
+        if given != classes:
+            key, given = "classes", classes
+        if len(set(given)) < max(2, len(given)) or not set(given) <= set(ALL):
             raise UserError(
                 f"dataset.{key}={getattr(self, key)}: allowed are two or more different digits 0 "
                 "to 9"

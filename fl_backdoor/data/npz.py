@@ -18,6 +18,9 @@ from .splits import SplitSource
 
 SEPARATE, WHOLE = ("x_train", "y_train", "x_test", "y_test"), ("x", "y")
 
+DAMAGED = (zipfile.BadZipFile, zlib.error)
+"""What is raised besides, and `RuntimeError` of members that are encrypted or packed otherwise."""
+
 
 @dataclass(kw_only=True)
 class Npz(SplitSource):
@@ -86,9 +89,12 @@ class Npz(SplitSource):
                     )
                 wanted = [*keys, *({"owners"} & {*file.files})]
                 return {key: self._array(file, key) for key in wanted}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            # Without numpy's advice to unpickle what cannot be read.
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "not one"
+        except (OSError, ValueError, EOFError, RuntimeError, *DAMAGED) as error:
+            reason = one_line(error)
+            if isinstance(error, OSError) and error.strerror:
+                reason = error.strerror
+            elif isinstance(error, ValueError | EOFError):
+                reason = "not one"  # without numpy's advice to unpickle what cannot be read
             raise UserError(
                 f"dataset.file={self.file}: cannot be read ({reason}); {allowed}"
             ) from error

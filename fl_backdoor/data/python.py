@@ -1,7 +1,7 @@
 """Data sets from Python: any callable that returns two torch data sets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,14 @@ class Python(Source):
     ----------
     function : str
         Where the callable is: ``module.name``.
-    arguments : dict
-        What it is called with.
+    arguments : dict or None
+        What it is called with; None: nothing.
     kind, channels
         What inputs are, see `fl_backdoor.data.arrays.assembled`.
     """
 
     function: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] | None = None
     kind: str = bounded("auto", choices=KINDS)
     channels: str = bounded("auto", choices=("auto", "first", "last"))
 
@@ -47,7 +47,7 @@ class Python(Source):
         """Call it, and read the rows."""
         place = f"dataset.function={self.function}"
         try:
-            returned = instantiate({"_target_": self.function, **self.arguments})
+            returned = instantiate({"_target_": self.function, **(self.arguments or {})})
         except UserError:
             raise
         except Exception as error:  # a function of the user's own: whatever it raises

@@ -75,11 +75,7 @@ class SplitSource(Source):
         UserError
             See `split` and `assembled`.
         """
-        if len(whole.inputs) != len(whole.labels):
-            raise UserError(
-                f"{whole.labels_place}: {len(whole.labels)} labels, allowed is "
-                f"{len(whole.inputs)}, as inputs"
-            )
+        whole.check(owners)
         rows = self.split(as_text(whole.labels, whole.labels_place), whole.labels_place)
         train, test = (
             replace(whole, inputs=whole.inputs[part], labels=whole.labels[part], rows=part)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import UserError
 from .base import Indices
-from .labels import in_order
+from .labels import in_order, missing
 from .standardize import LARGEST, standardize
 
 MAX_CATEGORIES: Final = 1_000
@@ -87,9 +87,9 @@ def _numbers(name: str, cells: Cells) -> NDArray[np.float64]:
 
 def _one_hot(name: str, train: Cells, test: Cells) -> tuple[NDArray[np.float64], ...]:
     for cells in (train, test):
-        empty = (cells.table[name] == "").to_numpy()
+        empty = missing(cells.table[name].to_numpy(np.str_))
         if empty.any():
-            raise cells.named(name, empty, "not empty")
+            raise cells.named(name, empty, "not empty, and not nan")
     categories = in_order(train.table[name])
     if len(categories) > MAX_CATEGORIES:
         raise UserError(

@@ -45,7 +45,7 @@ def client_settings(config: Config) -> dict[str, Any]:
     settings["mu"] = _number(node, "mu", 0)
     if node.get("max_norm") is not None:
         settings["max_norm"] = _number(node, "max_norm", None, above=True)
-    settings["schedule"] = _schedule(node.get("schedule"))
+    settings["schedule"] = _schedule(node.get("schedule"), config.num_rounds)
     made = _optimizer(
         {key: value for key, value in node.items() if key not in OWN}, settings["learning_rate"]
     )
@@ -56,7 +56,7 @@ def client_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
-def _schedule(node: Any) -> Callable[[int], float]:
+def _schedule(node: Any, num_rounds: int) -> Callable[[int], float]:
     if node is None:
         return Constant()
     if isinstance(node, str):
@@ -67,6 +67,16 @@ def _schedule(node: Any) -> Callable[[int], float]:
             f"optimizer.schedule._target_={node['_target_']}: allowed are classes whose objects "
             "return the factor of a round when they are called with its number"
         )
+    for number in range(num_rounds):
+        try:
+            found = f"{(factor := float(schedule(number)))}"
+        except Exception as error:  # a class of the user's own: whatever it raises
+            found, factor = f"{type(error).__name__} ({one_line(error)})", math.nan
+        if not 0 <= factor < math.inf:
+            raise UserError(
+                f"optimizer.schedule._target_={node['_target_']}: {found} for round {number}; "
+                "allowed is a finite number, 0 or more"
+            )
     return schedule
 
 
@@ -76,7 +86,7 @@ def _optimizer(node: dict[str, Any], learning_rate: float) -> partial[Optimizer]
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"optimizer.{key}={value}: allowed is a finite number")
     made: partial[Optimizer] = build(
-        "optimizer", node | {"_partial_": True, "_convert_": "all"}, Optimizer
+        "optimizer", node | {"_convert_": "all"}, Optimizer, _partial_=True
     )
     try:
         inspect.signature(made.func).bind([], lr=0.0, **made.keywords)

@@ -24,6 +24,9 @@ TRAVELLING = (torch.float16, torch.float32, torch.float64)
 ROWS = 32
 """That are tried at most."""
 
+TEXTS = "; the data are texts of tokens, int64 (if they are a table of numbers: dataset.kind=table)"
+"""What is added to an error of a layer that was not made for them."""
+
 
 def validate(
     model: nn.Module,
@@ -86,12 +89,13 @@ def _does_not_train(model: nn.Module, sizes: list[int]) -> Iterator[str]:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         yield "no parameter requires a gradient, so that nothing trains"
     alone = sizes.count(1)
-    for name, module in model.named_modules() if alone else ():
-        if isinstance(module, _BatchNorm):
-            yield (
-                f"{_layer(name, module)} needs 2 samples or more, and {alone} of {len(sizes)} "
-                "clients have 1"
-            )
+    layers = [_layer(*named) for named in model.named_modules() if isinstance(named[1], _BatchNorm)]
+    if alone and layers:
+        needs = "needs" if len(layers) == 1 else "need"
+        yield (
+            f"{', '.join(layers)} {needs} 2 samples or more, and {alone} of {len(sizes)} clients "
+            "have 1"
+        )
 
 
 def _is_judged_twice(model: nn.Module, strategy: Mapping[str, Any]) -> Iterator[str]:
@@ -130,7 +134,8 @@ def _fails(
         client.fit(1)
     except Exception as error:  # of whatever the model, the optimizer or torch raises
         if watch.width in (None, classes):
-            yield f"{watch.where()}: {one_line(error)}"
+            texts = "" if inputs.is_floating_point() else TEXTS
+            yield f"{watch.where()}: {one_line(error)}{texts}"
     finally:
         for handle in handles:
             handle.remove()

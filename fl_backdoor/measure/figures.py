@@ -1,6 +1,7 @@
 """Figures: curves, distances, scores. What draws is imported when there is something to draw."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def draw_scores(summary: Summary, path: Path) -> None:
         shift = (number - (len(bars) - 1) / 2) * width
         # Scores of a model that diverged are None, which becomes NaN: no bar.
         axes.bar(places + shift, np.array(scores, float), width, label=label, color=color)
-    axes.set_xticks(places, names)
+    axes.set_xticks(places, names, rotation=turned(names, 0.7)[0])
     axes.set(
         ylim=(0, 1.02),
         xlabel=f"class (target {summary['target']})",
@@ -125,6 +126,20 @@ def new_axes(width: float, height: float, columns: int = 1, rows: int = 1) -> tu
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns)
+
+
+def turned(names: Sequence[str], room: float) -> tuple[int, float]:
+    """Turn names of columns that are longer than their column, or many.
+
+    Returns
+    -------
+    degrees : int
+        90 or 0.
+    height : float
+        Inches that they need then, beyond a line.
+    """
+    length = 0.09 * max(map(len, names))
+    return (90, length) if len(names) > 10 or length > room else (0, 0.0)
 
 
 def write_in_cell(axes: Any, row: int, column: int, text: str, *, dark: bool) -> None:

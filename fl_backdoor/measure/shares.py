@@ -8,12 +8,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .figures import new_axes, save_figure, write_in_cell
+from .figures import new_axes, save_figure, turned, write_in_cell
 
 MOST: Final = 40
 """Rows and columns of the figure; more clients or classes are drawn in groups."""
 WRITTEN: Final = 20
 """Up to so many of each, the numbers stand in the cells."""
+LONGEST: Final = 24
+"""Letters of a class's name that are written."""
 
 
 def draw_shares(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
@@ -35,15 +37,17 @@ def draw_shares(counts: NDArray[np.int64], classes: Sequence[str], path: Path) -
     clients = grouped(len(counts))
     labels = grouped(len(classes))
     shown = np.array([[counts[a:b, c:d].mean() for c, d in labels] for a, b in clients])
-    width, height = 0.5 * len(labels) + 2.5, 0.3 * len(clients) + 1.8
-    figure, axes = new_axes(max(4.8, width), max(3.6, height))
+    names = [_span(a, b, classes) for a, b in labels]
+    width = max(4.8, 0.5 * len(labels) + 2.5)
+    degrees, room = turned(names, (width - 1.8) / len(names))
+    figure, axes = new_axes(width, max(3.6, 0.3 * len(clients) + 1.8 + room))
     image = axes.imshow(shown, cmap="Greys", vmin=0, aspect="auto")
-    figure.colorbar(image, ax=axes, label="rows, mean of a group" if many else "rows")
+    alone = not many and len(labels) == len(classes)
+    figure.colorbar(image, ax=axes, label="rows" if alone else "rows, mean of a group")
     if max(shown.shape) <= WRITTEN:
         for (row, column), value in np.ndenumerate(shown):
             write_in_cell(axes, row, column, f"{value:.0f}", dark=value > shown.max() / 2)
-    names = [_span(a, b, classes) for a, b in labels]
-    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 10 else 0)
+    axes.set_xticks(range(len(names)), names, rotation=degrees)
     groups = [f"{b - a:,} clients" if many else str(a) for a, b in clients]
     axes.set_yticks(range(len(groups)), groups)
     sizes = counts.sum(axis=1)
@@ -62,6 +66,7 @@ def grouped(count: int) -> list[tuple[int, int]]:
 
 
 def _span(first: int, end: int, names: Sequence[Any]) -> str:
-    """Name a group by its first and last member."""
+    """Name a group by its first and last member, as far as there is room."""
     name = str(names[first])
-    return name if end - first == 1 else f"{name}-{names[end - 1]}"
+    name = name if end - first == 1 else f"{name}-{names[end - 1]}"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

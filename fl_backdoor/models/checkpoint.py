@@ -16,7 +16,7 @@ IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
 """The file that is read in a folder: a run directory's newest model, or Hugging Face's."""
 
 _SHOWN = 3
-"""Differences that an error names."""
+"""Differences of either kind that an error names."""
 
 
 def checkpoint_file(path: Path) -> Path:
@@ -72,6 +72,12 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"model.checkpoint={file}: allowed is a state dict, tensors by name; "
             f"it holds {held:.60}"
         )
+    for name, tensor in weights.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise UserError(
+                f"model.checkpoint={file}: {name} is sparse, quantized, or without values; allowed "
+                "are dense tensors"
+            )
     return {str(name): tensor for name, tensor in weights.items()}
 
 
@@ -85,22 +91,22 @@ def load_checkpoint(model: nn.Module, path: Path) -> str:
     """
     file = checkpoint_file(path)
     weights = read_weights(file)
-    if found := differences(model.state_dict(), weights):
-        more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    own = model.state_dict()
+    if found := [*filter(None, map(_first, differences(own, weights)))]:
         raise UserError(
             f"model.checkpoint={file}: of another architecture than {type(model).__name__}: "
-            + ", ".join(found[:_SHOWN])
-            + more
+            + "; ".join(found)
         )
     for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"model.checkpoint={file}: {name} is not finite")
+        kind = own[name].dtype  # in which a larger number may be infinite
+        if not torch.isfinite(tensor.to(kind)).all():
+            raise UserError(f"model.checkpoint={file}: {name} is not finite as {kind}")
     model.load_state_dict(weights, strict=False)
     return digest(file)
 
 
-def differences(own: dict[str, Tensor], weights: dict[str, Tensor]) -> list[str]:
-    """Say which names and shapes differ, in the order of the model.
+def differences(own: dict[str, Tensor], weights: dict[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Say which names and shapes differ: in the order of the model, and what it does not have.
 
     BatchNorm's counters may be missing, as in files from before torch counted.
     """
@@ -114,8 +120,13 @@ def differences(own: dict[str, Tensor], weights: dict[str, Tensor]) -> list[str]
             found.append(f"{name} is {other} and not {shape}")
         elif tensor.is_floating_point() != weights[name].is_floating_point():
             found.append(f"{name} is {weights[name].dtype} and not {tensor.dtype}")
-    return found + [
+    return found, [
         f"{name} {tuple(tensor.shape)} is unknown"
         for name, tensor in weights.items()
         if name not in own
     ]
+
+
+def _first(found: list[str]) -> str:
+    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more
