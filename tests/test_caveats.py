@@ -105,6 +105,15 @@ def test_the_attackers_are_always_the_same(made: Make) -> None:
     assert c.same_attackers([made(summary={"attackers": []})]) == ""
 
 
+def test_attackers_are_those_of_the_crowd_whoever_came(made: Make) -> None:
+    came = [made({"seed": n}, {"roster": [0, 1], "attackers": [n]}) for n in (0, 1)]
+    assert c.same_attackers(came) == "The attackers are always the same clients: 0 1."
+    others = [made({"seed": n}, {"roster": [n, 9], "attackers": [n, 9][:n]}) for n in (1, 2)]
+    assert c.same_attackers(others) == ""
+    nobody = made(summary={"roster": [0], "attackers": []})
+    assert c.attacked(nobody)
+
+
 def test_full_participation(made: Make) -> None:
     assert c.full_participation([made()]) == "Every client takes part in every round."
     assert c.full_participation([made(row={"cohort": [0, 1, 2]})]) == ""
@@ -174,8 +183,25 @@ def test_a_rule_kept_everybody_or_failed(made: Make) -> None:
     rounds = [{"kept": [0, 1, 2, 3]}] * 2 + [{"kept": [0, 1, 2], "failed": [3]}]
     assert c.idle_rule([made(rounds=rounds)]) == "Krum left nobody out in 3 of 10 rounds."
     assert c.idle_rule([made(rounds=[{"kept": [0, 1, 2, 3], "attackers": []}])]) == ""
-    rounds = [{"strategy": {"cannot-act": 1}}, {"strategy": {"rule-failed": 1}}, {"kept": []}]
-    assert c.idle_rule([made(rounds=rounds)]) == "Krum could not act in 3 of 10 rounds."
+    idle: list[dict[str, Any]] = [{"strategy": {"cannot-act": 1}}, {"kept": []}]
+    idle += [{"strategy": {"rule-failed": 1}}, {"strategy": {"cannot-act": 1}, "kept": []}]
+    assert c.idle_rule([made(rounds=idle)]) == "Krum could not act in 4 of 10 rounds."
+
+
+def test_an_attack_could_not_act(made: Make) -> None:
+    assert c.idle_attack([made(row={"attack": {"z": 0.3}})]) == ""
+    two: dict[str, Any] = {"attackers": [0, 1, 2], "failed": [2]}  # who sent something
+    rounds = [two | {"attack": {"cannot-act": n}} for n in (1, 2, 2)]
+    rounds += [two | {"attack": {"cannot-ask": 1}}, {"attackers": []}]
+    assert c.idle_attack([made(rounds=rounds)]) == (
+        "LabelFlipping could not act in 3 of 9 rounds; "
+        "LabelFlipping could not act for some attackers in 1 of 9 rounds."
+    )
+    clean = made(summary={"attackers": []}, row={"attackers": []})
+    assert c.idle_attack([clean]) == ""
+    epochs = [{"epoch": n + 1, "attack": {"cannot-act": 1} if n < 2 else {}} for n in range(10)]
+    split = made({"num_epochs": 10}, {"attackers": None}, {"attackers": []}, epochs)
+    assert c.idle_attack([split]) == "LabelFlipping could not act in 2 of 10 epochs."
 
 
 def test_the_defense_itself_harms_the_clean_twin(made: Make) -> None:

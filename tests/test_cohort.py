@@ -152,6 +152,7 @@ def test_a_part_of_the_crowd_gives_the_same_bits_twice_and_resumed(
     assert all(row["attackers"] == [c for c in row["cohort"] if c < 3] for row in ours)
     assert len({tuple(row["cohort"]) for row in ours}) == 3
     assert (summary["clients_per_round"], summary["attackers_expected"]) == (5, 1.25)
+    assert summary["roster"] == [0, 1, 2]
     assert summary["attackers_mean"] == sum(len(row["attackers"]) for row in ours) / 3
     assert summary["attackers_law"] == pytest.approx(hypergeom(12, 3, 5).pmf(range(4)))
     numbers = [len(row["attackers"]) for row in ours]

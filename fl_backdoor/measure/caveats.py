@@ -61,8 +61,8 @@ def no_floor(runs: Sequence[Run]) -> str:
 
 
 def same_attackers(runs: Sequence[Run]) -> str:
-    """Name a roster that is the same in every round of every run."""
-    rosters = {tuple(run.summary["attackers"]) for run in runs if run.summary.get("attackers")}
+    """Name a roster that is the same in every run."""
+    rosters = {roster(run) for run in runs} - {()}
     if not rosters or any(n > 1 for n in Counter(map(len, rosters)).values()):
         return ""
     who = f": {' '.join(map(str, *rosters))}" if len(rosters) == 1 else ""
@@ -142,19 +142,35 @@ def idle_rule(runs: Sequence[Run]) -> str:
         for row in _rows(run) if run.unit == "round" else []:
             notes = row["strategy"]
             of[name] += 1
-            failed[name] += bool(notes.get("rule-failed") or notes.get("cannot-act"))
-            failed[name] += row["kept"] == []
+            idle = notes.get("rule-failed") or notes.get("cannot-act") or row["kept"] == []
+            failed[name] += bool(idle)
             there = set(row["cohort"]) - {*row["failed"], *row["invalid"]}
             left[name] += (
                 bool(row["attackers"]) and row["kept"] is not None and there <= set(row["kept"])
             )
-    said = [
-        f"{name} {what} in {counts[name]} of {counted(of[name], 'round')}"
-        for counts, what in ((left, "left nobody out"), (failed, "could not act"))
-        for name in of
-        if counts[name]
-    ]
-    return f"{'; '.join(said)}." if said else ""
+    of_all = {name: counted(number, "round") for name, number in of.items()}
+    return _how_often({"left nobody out": left, "could not act": failed}, of_all)
+
+
+def idle_attack(runs: Sequence[Run]) -> str:
+    """Count rounds and epochs in which an attack could not act, or some of its attackers could not.
+
+    They sent what they trained.
+    """
+    nobody, some, of = Counter[str](), Counter[str](), Counter[str]()
+    units: dict[str, str] = {}
+    for run in filter(attacked, runs):
+        name = attack(run)
+        units[name] = run.unit
+        for row in _rows(run):
+            there = set(row.get("attackers", ())) - set(row.get("failed", ()))
+            notes = row.get("attack", {})
+            idle = len(there) if "cannot-ask" in notes else notes.get("cannot-act", 0)
+            of[name] += bool(there) or run.unit == "epoch"
+            nobody[name] += bool(idle) and idle >= len(there)
+            some[name] += 0 < idle < len(there)
+    of_all = {name: counted(number, units[name]) for name, number in of.items()}
+    return _how_often({"could not act": nobody, "could not act for some attackers": some}, of_all)
 
 
 def harmed_twin(runs: Sequence[Run]) -> str:
@@ -196,6 +212,7 @@ CAVEATS: Final[tuple[Callable[[Sequence[Run]], str], ...]] = (
     same_attackers,
     full_participation,
     idle_rule,
+    idle_attack,
     harmed_twin,
 )
 
@@ -208,7 +225,12 @@ def attacked(run: Run) -> bool:
     """Tell whether somebody attacks."""
     if attack(run) == "NoAttack":
         return False
-    return run.unit == "epoch" or bool(run.summary.get("attackers"))
+    return run.unit == "epoch" or bool(roster(run))
+
+
+def roster(run: Run) -> tuple[int, ...]:
+    """Return the clients of the crowd that attack; of an older run those that came to."""
+    return tuple(run.summary.get("roster") or run.summary.get("attackers") or ())
 
 
 def attack(run: Run) -> str:
@@ -268,6 +290,17 @@ def _rows(run: Run) -> list[Row]:
         return run.rows
     except UserError:  # whoever draws them says so
         return []
+
+
+def _how_often(counts: dict[str, Counter[str]], of: dict[str, str]) -> str:
+    """Say what happened to whom, and in how many rounds of how many."""
+    said = [
+        f"{name} {what} in {some[name]} of {whole}"
+        for what, some in counts.items()
+        for name, whole in of.items()
+        if some[name]
+    ]
+    return f"{'; '.join(said)}." if said else ""
 
 
 def _line(start: str, hits: Sequence[Run], runs: Sequence[Run], end: str = "") -> str:
