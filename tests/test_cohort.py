@@ -233,7 +233,15 @@ def test_a_rule_assumes_the_expected_attackers_unless_it_asks_the_oracle(
 
 
 def test_detection_counts_who_attacked_in_each_round() -> None:
-    first = Selection([0, 5], [], [0, 1], [0, 1, 5, 6])
-    second = Selection([2], [3], [], [2, 3, 4, 5])
+    first = Selection([0, 5], [], [0, 1], [0, 1, 5, 6], [])
+    second = Selection([2], [3], [], [2, 3, 4, 5], [])
     assert detection([first, second]) == (1 / 4, 1 / 2, 3 / 6)
-    assert detection([Selection(None, [], [0], [0, 1])]) == (None, None, None)
+    assert detection([Selection(None, [], [0], [0, 1], [])]) == (None, None, None)
+
+
+def test_who_did_not_answer_could_not_be_left_out() -> None:
+    """Both that answered and attacked are, and one of three honest ones that answered."""
+    all_came = Selection([0, 1, 5], [], [0, 1, 2], [*range(8)], [2, 6, 7])
+    assert detection([all_came]) == (2 / 3, 1.0, 1 / 3)
+    nobody = Selection([], [], [0], [0, 1], [0])
+    assert detection([nobody]) == (None, None, 0.0)

@@ -122,7 +122,8 @@ class Rounds:
         if number == self.total and twin is not None and other is not None:
             twin = tested.twin(twin, other.model, memory)
         test = tested.answers(self.model, memory, clean=self.clean)
-        who = Selection(selection["dropped"], selection["invalid"], self._attackers, self._cohort)
+        dropped, invalid, failed = (selection[key] for key in ("dropped", "invalid", "failed"))
+        who = Selection(dropped, invalid, self._attackers, self._cohort, failed)
         parts: dict[str, Any] = {"test": test, "twin": twin, "selection": who}
         if number == self.total:
             honest = [client for client in self._cohort if client not in self._attackers]
