@@ -26,7 +26,8 @@ from .errors import UserError
 from .measure.caveats import caveats
 from .measure.figures import new_axes, save_figure
 from .measure.measures import Measure, compared, drawn
-from .measure.runs import EARLY, EPOCHS, RUN, Run, collect, ended, find, frame, read_epochs
+from .measure.rows import read_epochs
+from .measure.runs import EARLY, EPOCHS, RUN, Run, collect, ended, find, frame
 from .measure.settings import NOTHING, differing, distinct, numerically
 from .screen import WIDE, Screen, counted
 

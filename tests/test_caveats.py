@@ -9,6 +9,7 @@ import pytest
 
 from fl_backdoor.measure import caveats as c
 from fl_backdoor.measure.runs import Run
+from fl_backdoor.measure.sides import attacked
 
 CONFIG = {
     "name": "x",
@@ -111,7 +112,7 @@ def test_attackers_are_those_of_the_crowd_whoever_came(made: Make) -> None:
     others = [made({"seed": n}, {"roster": [n, 9], "attackers": [n, 9][:n]}) for n in (1, 2)]
     assert c.same_attackers(others) == ""
     nobody = made(summary={"roster": [0], "attackers": []})
-    assert c.attacked(nobody)
+    assert attacked(nobody)
 
 
 def test_full_participation(made: Make) -> None:

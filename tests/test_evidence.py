@@ -25,7 +25,8 @@ from fl_backdoor.compare import grouped
 from fl_backdoor.errors import UserError
 from fl_backdoor.files import flatten_config
 from fl_backdoor.measure.caveats import caveats
-from fl_backdoor.measure.runs import Run, read_rows
+from fl_backdoor.measure.rows import read_rows
+from fl_backdoor.measure.runs import Run
 from fl_backdoor.measure.settings import result_keys
 from fl_backdoor.report import figures, write_report
 from fl_backdoor.report.__main__ import main
@@ -496,8 +497,7 @@ def test_what_cannot_be_reported_is_named_and_skipped(
         f"skipped {runs / 'killed'}": "incomplete: neither summary.json nor error.txt",
         f"skipped {runs / 'newer'}": "not a whole run (summary.json: of format 2, of which this "
         "version reads 1)",
-        f"skipped {runs / 'rows'}": f"{runs / 'rows' / 'metrics.jsonl'}: line 1 is not the row of "
-        "round 1",
+        f"skipped {runs / 'rows'}": "metrics.jsonl: line 1 is not the row of round 1",
         f"skipped {runs / 'refused'}": "attack.x: unknown key",
         f"skipped {tmp_path / 'empty'}": "no run in or below it",
         f"skipped {tmp_path / 'none'}": "cannot be read (No such file or directory)",
@@ -508,6 +508,62 @@ def test_what_cannot_be_reported_is_named_and_skipped(
     )
     for line in lines:
         assert line.partition(" ")[2].partition(": ")[0] in (out / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("", "no round"),
+        ('{"round": 1}', "main_accuracy of round 1 is None"),
+        ({"main_accuracy": "high"}, "main_accuracy of round 1 is 'high'"),
+        ({"main_accuracy": 7}, "main_accuracy of round 1 is 7, not from 0 to 1"),
+        ({"attack_success_rate": []}, r"attack_success_rate of round 1 is \[\], not from 0 to 1"),
+        ({"cohort": [[1]]}, r"cohort of round 1 is \[\[1\]\]"),
+        ({"kept": 3}, "kept of round 1 is 3"),
+        ({"strategy": None}, "strategy of round 1 is None"),
+    ],
+)
+def test_rounds_that_are_none_are_named(
+    undrawn: None, tmp_path: Path, row: str | dict[str, Any], reason: str
+) -> None:
+    """In a report the run is skipped; a comparison has its summary, and says what it lacks."""
+    planted(tmp_path / "runs" / "good", {"seed": 1})
+    text = row if isinstance(row, str) else json.dumps({"round": 1} | ROW | row)
+    (planted(tmp_path / "runs" / "bad") / "metrics.jsonl").write_text(text + "\n" * bool(text))
+    said: list[str] = []
+    write_report(tmp_path / "runs", tmp_path / "out", said.append)
+    assert re.fullmatch(rf"skipped \S*bad: metrics.jsonl: {reason}", said[0])
+    lines = caveats([Run.read(tmp_path / "runs" / name) for name in ("good", "bad")])
+    assert lines[0].startswith("The rounds cannot be read in 1 of 2 runs")
+
+
+def test_a_run_without_its_configuration_is_named_and_its_twin_is_no_run(tmp_path: Path) -> None:
+    planted(tmp_path / "run" / "clean_twin")
+    planted(tmp_path / "other")
+    for name in ("metrics.jsonl", "summary.json"):
+        shutil.copy(tmp_path / "other" / name, tmp_path / "run")
+    found, skipped = readable([tmp_path])
+    assert [run.path for run in found] == [tmp_path / "other"]
+    [(path, reason)] = skipped
+    assert path == tmp_path / "run"
+    assert reason.startswith("not a whole run (config.json: No such file")
+
+
+def test_a_run_that_ended_before_its_first_round_is_reported(undrawn: None, tmp_path: Path) -> None:
+    (planted(tmp_path / "run", rows=0, summary={}) / "error.txt").write_text("no nodes")
+    page = write_report(tmp_path / "run", tmp_path / "out").read_text()
+    assert "no nodes" in page
+    assert pd.read_csv(tmp_path / "out" / "rounds.csv").empty
+
+
+def test_two_rules_may_mean_different_things_by_a_name(undrawn: None, tmp_path: Path) -> None:
+    for seed, clipped in enumerate(([1, 2], 0.5, None)):
+        row = {"round": 1} | ROW | {"strategy": {"clipped": clipped}}
+        run = planted(tmp_path / "runs" / str(seed), {"seed": seed})
+        (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    write_report(tmp_path / "runs", tmp_path / "out")
+    read = pd.read_parquet(tmp_path / "out" / "rounds.parquet")["strategy.clipped"]
+    assert read.fillna("none").tolist() == ["1 2", "0.5", "none"]
 
 
 def test_nothing_left_to_report_is_an_error(

@@ -16,6 +16,7 @@ from ..files import SUMMARY, TWIN, Row, read_json
 from ..screen import counted
 from .runs import Run, frame
 from .settings import UNSAID, differing, split
+from .sides import UNDEFENDED, attack, attacked, defense, roster
 
 SETTLED: Final = 0.01
 """The main accuracy of the last fifth of the rounds lies within this, or learning goes on."""
@@ -29,6 +30,12 @@ def caveats(runs: Sequence[Run]) -> list[str]:
     """Return the lines that apply to some runs, all of them complete or ended early."""
     done = [run for run in runs if run.summary]
     return [line for caveat in CAVEATS if done and (line := caveat(done))]
+
+
+def unread(runs: Sequence[Run]) -> str:
+    """Count runs of which only the summary can be read."""
+    hits = [run for run in runs if not _rows(run)]
+    return _line("The rounds cannot be read", hits, runs, "what they would tell is missing below")
 
 
 def one_seed(runs: Sequence[Run]) -> str:
@@ -200,6 +207,7 @@ def harmed_twin(runs: Sequence[Run]) -> str:
 
 
 CAVEATS: Final[tuple[Callable[[Sequence[Run]], str], ...]] = (
+    unread,
     one_seed,
     at_chance,
     no_floor,
@@ -215,36 +223,6 @@ CAVEATS: Final[tuple[Callable[[Sequence[Run]], str], ...]] = (
     idle_attack,
     harmed_twin,
 )
-
-UNDEFENDED: Final = "no defense"
-AVERAGES: Final = {"FedAvg", "FedAvgM", "FedAdam", "FedYogi"}
-"""Rules that are no defense."""
-
-
-def attacked(run: Run) -> bool:
-    """Tell whether somebody attacks."""
-    if attack(run) == "NoAttack":
-        return False
-    return run.unit == "epoch" or bool(roster(run))
-
-
-def roster(run: Run) -> tuple[int, ...]:
-    """Return the clients of the crowd that attack; of an older run those that came to."""
-    return tuple(run.summary.get("roster") or run.summary.get("attackers") or ())
-
-
-def attack(run: Run) -> str:
-    """Name a run's attack by its classes, from the outside."""
-    return _nested(run, "attack", "data")
-
-
-def defense(run: Run) -> str:
-    """Name a run's defense by its classes, from the outside; `UNDEFENDED` of a plain average."""
-    if run.unit == "epoch":
-        parts = [k for k in run.config if re.fullmatch(r"defenses\.\w+\._target_", k)]
-        return " + ".join(_class(run.config[key]) for key in parts) or UNDEFENDED
-    name = _nested(run, "strategy", "strategy")
-    return UNDEFENDED if AVERAGES.issuperset(re.findall(r"\w+", name)) else name
 
 
 def settled(rows: Sequence[Row]) -> bool:
@@ -268,7 +246,8 @@ def _assumed(run: Run) -> Iterable[tuple[str, Any]]:
 def _true(run: Run) -> set[int]:
     """Return the number of attackers that a round is expected to have, and the most it had."""
     expected = math.ceil(run.summary.get("attackers_expected", 0))
-    return {expected, *[max(len(row["attackers"]) for row in _rows(run))] * bool(_rows(run))} - {0}
+    most = max((len(row["attackers"]) for row in _rows(run)), default=0)
+    return {expected, most} - {0}
 
 
 def _beside_defense(run: Run) -> tuple[tuple[str, str], ...]:
@@ -311,16 +290,3 @@ def _line(start: str, hits: Sequence[Run], runs: Sequence[Run], end: str = "") -
     names = dict.fromkeys(f"{defense(run)} x {attack(run)}" for run in hits)
     which = f" ({', '.join(names)})" if len(names) <= 3 and len(hits) < len(runs) else ""
     return f"{start}{count}{which}{': ' * bool(end)}{end}."
-
-
-def _nested(run: Run, node: str, inner: str) -> str:
-    """Name the classes of a node and of those that stand in it under a key."""
-    names = []
-    while f"{node}._target_" in run.config:
-        names.append(_class(run.config[f"{node}._target_"]))
-        node = f"{node}.{inner}"
-    return "(".join(names) + ")" * (len(names) - 1)
-
-
-def _class(name: object) -> str:
-    return str(name).rpartition(".")[2]

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.stats import t
 
 from ..federation.roster import ROSTER
-from ..measure.caveats import UNDEFENDED, attack, attacked, defense
 from ..measure.runs import EARLY, Run
 from ..measure.settings import NOTHING, differing, numerically, split
+from ..measure.sides import UNDEFENDED, attack, attacked, defense
 from .tidy import BESIDE
 
 ATTACK, DEFENSE = "attack", "defense"
