@@ -514,7 +514,8 @@ def test_what_cannot_be_reported_is_named_and_skipped(
     ("row", "reason"),
     [
         ("", "no round"),
-        ('{"round": 1}', "main_accuracy of round 1 is None"),
+        ('{"round": 1, "main_accuracy": 0.5}', "round 1 has no attackers"),
+        (json.dumps({"round": 1} | ROW).replace("kept", "left"), "round 1 has no kept"),
         ({"main_accuracy": "high"}, "main_accuracy of round 1 is 'high'"),
         ({"main_accuracy": 7}, "main_accuracy of round 1 is 7, not from 0 to 1"),
         ({"attack_success_rate": []}, r"attack_success_rate of round 1 is \[\], not from 0 to 1"),

@@ -81,8 +81,10 @@ def read_epochs(path: Path) -> list[Row]:
 
 def _check(path: Path, row: Row, unit: str) -> None:
     for key, holds in PARTS[unit].items():
-        if not holds(row.get(key)):
-            raise UserError(f"{path}: {key} of {unit} {row[unit]} is {row.get(key)!r:.40}")
+        if key not in row:
+            raise UserError(f"{path}: {unit} {row[unit]} has no {key}")
+        if not holds(row[key]):
+            raise UserError(f"{path}: {key} of {unit} {row[unit]} is {row[key]!r:.40}")
     for measure in measures(unit):
         value = row.get(measure.name)
         if measure.unit not in ("", "clients") and not measure.allows(value):
