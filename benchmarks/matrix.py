@@ -15,8 +15,9 @@ import pandas as pd
 from fl_backdoor.files import COMMAND, SUMMARY, TWIN, read_json
 from fl_backdoor.measure.figures import save_figure
 from fl_backdoor.papers.page import filled
+from fl_backdoor.report.estimate import Estimate
 from fl_backdoor.report.figures import draw_grid
-from fl_backdoor.report.matrix import TARGETED, UNTARGETED, Cell, Estimate, Matrix
+from fl_backdoor.report.matrix import TARGETED, UNTARGETED, Cell, Matrix
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "matrix.md", DOCS / "data" / "matrix.csv"

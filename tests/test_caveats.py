@@ -109,8 +109,13 @@ def test_the_attackers_are_always_the_same(made: Make) -> None:
 def test_attackers_are_those_of_the_crowd_whoever_came(made: Make) -> None:
     came = [made({"seed": n}, {"roster": [0, 1], "attackers": [n]}) for n in (0, 1)]
     assert c.same_attackers(came) == "The attackers are always the same clients: 0 1."
+    three = made(summary={"roster": [5, 6, 7]})
+    assert c.same_attackers([*came, three]) == "The attackers are always the same clients."
     others = [made({"seed": n}, {"roster": [n, 9], "attackers": [n, 9][:n]}) for n in (1, 2)]
     assert c.same_attackers(others) == ""
+    assert c.same_attackers([*others, three]) == (
+        "The attackers are always the same clients in 1 of 3 runs: 5 6 7."
+    )
     nobody = made(summary={"roster": [0], "attackers": []})
     assert attacked(nobody)
 

@@ -30,7 +30,8 @@ from fl_backdoor.measure.runs import Run
 from fl_backdoor.measure.settings import result_keys
 from fl_backdoor.report import figures, write_report
 from fl_backdoor.report.__main__ import main
-from fl_backdoor.report.matrix import NO_ATTACK, Estimate, Section, sections
+from fl_backdoor.report.estimate import Estimate
+from fl_backdoor.report.matrix import NO_ATTACK, Section, sections
 from fl_backdoor.report.page import _embedded
 from fl_backdoor.report.tidy import BESIDE, readable, settings
 
@@ -565,6 +566,19 @@ def test_two_rules_may_mean_different_things_by_a_name(undrawn: None, tmp_path: 
     write_report(tmp_path / "runs", tmp_path / "out")
     read = pd.read_parquet(tmp_path / "out" / "rounds.parquet")["strategy.clipped"]
     assert read.fillna("none").tolist() == ["1 2", "0.5", "none"]
+
+
+def test_a_name_of_several_words_is_named_whole(undrawn: None, tmp_path: Path) -> None:
+    """Of split learning, where several defenses stand together, or none."""
+    row = json.dumps({"epoch": 1, "main_accuracy": 0.9}) + "\n"
+    both = {"clipping": {"_target_": "x.Clipping"}, "noise": {"_target_": "x.Noise"}}
+    louder = {"noise": {"_target_": "x.Noise", "variance": 0.1}}
+    for number, defenses in enumerate(({}, both, both | louder)):
+        own = {"num_epochs": 1, "strategy": {}, "defenses": defenses}
+        run = planted(tmp_path / "runs" / str(number), own)
+        (run / "metrics.jsonl").write_text(row)
+    page = write_report(tmp_path / "runs", tmp_path / "out").read_text()
+    assert "How well do Clipping + Noise and no defense hold against LabelFlipping" in page
 
 
 def test_nothing_left_to_report_is_an_error(

@@ -68,12 +68,16 @@ def no_floor(runs: Sequence[Run]) -> str:
 
 
 def same_attackers(runs: Sequence[Run]) -> str:
-    """Name a roster that is the same in every run."""
-    rosters = {roster(run) for run in runs} - {()}
-    if not rosters or any(n > 1 for n in Counter(map(len, rosters)).values()):
+    """Name a roster that is the same in every run that has as many attackers."""
+    whole = [run for run in runs if roster(run)]
+    sizes = Counter(map(len, {roster(run) for run in whole}))
+    hits = [run for run in whole if sizes[len(roster(run))] == 1]
+    if not hits:
         return ""
+    some = "" if len(hits) == len(whole) else f" in {len(hits)} of {len(runs)} runs"
+    rosters = {roster(run) for run in hits}
     who = f": {' '.join(map(str, *rosters))}" if len(rosters) == 1 else ""
-    return f"The attackers are always the same clients{who}."
+    return f"The attackers are always the same clients{some}{who}."
 
 
 def full_participation(runs: Sequence[Run]) -> str:

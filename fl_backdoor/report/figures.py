@@ -12,7 +12,8 @@ import pandas as pd
 from ..measure.figures import new_axes, save_figure
 from ..measure.measures import Measure, drawn
 from ..measure.runs import RUN
-from .matrix import ATTACK, DEFENSE, Estimate, Matrix, Section, in_order
+from .estimate import Estimate
+from .matrix import ATTACK, DEFENSE, Matrix, Section, in_order
 
 STYLES: Final = ("-", "--", "-.", ":")
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")

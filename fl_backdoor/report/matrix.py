@@ -1,18 +1,19 @@
 """The matrix of attacks and defenses: what each cell has, and each defense's worst case."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
 from ..federation.roster import ROSTER
 from ..measure.runs import EARLY, Run
-from ..measure.settings import NOTHING, differing, numerically, split
+from ..measure.settings import differing, numerically, split
 from ..measure.sides import UNDEFENDED, attack, attacked, defense
+from .estimate import Estimate
 from .tidy import BESIDE
 
 ATTACK, DEFENSE = "attack", "defense"
@@ -50,7 +51,7 @@ class Kind:
     unit: str = "points"
     beaten: float = 0.2
 
-    def text(self, estimate: "Estimate") -> str:
+    def text(self, estimate: Estimate) -> str:
         """Write a success, without its unit."""
         return estimate.text("+" if self.unit == "points" else "")
 
@@ -60,44 +61,6 @@ NO_FLOOR: Final = Kind("targeted", "attack_success_rate", "attack success (no fl
 UNTARGETED: Final = Kind(
     "untargeted", "damage", "accuracy that the clean twin has more", beaten=0.1
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Mean and spread over seeds; None where there is nothing to average, or one seed."""
-
-    mean: float | None
-    std: float | None
-    seeds: int
-
-    @classmethod
-    def of(cls, values: Any) -> "Estimate":
-        """Estimate from one value a seed, of which some may be missing."""
-        some = pd.to_numeric(pd.Series(values), errors="coerce").dropna().to_numpy(float)
-        if not len(some):
-            return cls(None, None, 0)
-        spread = float(some.std(ddof=1)) if len(some) > 1 else None
-        return cls(float(some.mean()), spread, len(some))
-
-    @property
-    def half(self) -> float | None:
-        """Half the width of the mean's 95 % interval (Student's t); None of one seed."""
-        if self.std is None:
-            return None
-        return float(t.ppf(0.975, self.seeds - 1)) * self.std / math.sqrt(self.seeds)
-
-    def overlaps(self, other: "Estimate") -> bool:
-        """Tell whether its 95 % interval and another one have a point in common."""
-        if self.half is None or other.half is None or self.mean is None or other.mean is None:
-            return False
-        return abs(self.mean - other.mean) <= self.half + other.half
-
-    def text(self, sign: str = "") -> str:
-        """Write it in percent or points."""
-        if self.mean is None:
-            return NOTHING
-        spread = "" if self.std is None else f" ± {100 * self.std:.1f}"
-        return f"{100 * self.mean:{sign}.1f}{spread}"
 
 
 @dataclass(frozen=True)
@@ -288,7 +251,7 @@ def _alone(defense: str, by: Iterable[tuple[str, str]]) -> str:
     names = [name for name, attack in by if attack == NO_ATTACK]
     if defense in names:
         return defense
-    alike = [name for name in names if name.partition(" ")[0] == defense.partition(" ")[0]]
+    alike = [name for name in names if class_of(name) == class_of(defense)]
     return alike[0] if len(alike) == 1 else ""
 
 
@@ -300,6 +263,11 @@ def _labels(part: pd.DataFrame, axis: str, keys: Sequence[str]) -> "pd.Series[st
             if name != NO_ATTACK:  # which it is whatever its keys
                 labels[alike.index] += (f" {_leaf(key)}=" + alike[key]).fillna("")
     return labels
+
+
+def class_of(label: str) -> str:
+    """Return an attack or a defense without the keys that its label names."""
+    return re.sub(r" [\w.]+=.*", "", label, flags=re.DOTALL)
 
 
 def _leaf(key: str) -> str:
@@ -328,6 +296,6 @@ def in_order(names: Iterable[str]) -> list[str]:
 
     def place(name: str) -> tuple[bool, str, list[tuple[float, str]]]:
         own = [numerically(part.rpartition("=")[2]) for part in name.split(" ")[1:]]
-        return name not in ("FedAvg", UNDEFENDED), name.partition(" ")[0], own
+        return name not in ("FedAvg", UNDEFENDED), class_of(name), own
 
     return sorted(set(names), key=place)

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..measure.measures import MEASURES, text
 from ..measure.runs import PROTOCOL, RUN, said
 from ..measure.settings import NOTHING, result_keys
+from .estimate import Estimate
 from .matrix import (
     ATTACK,
     AXES,
@@ -19,10 +20,10 @@ from .matrix import (
     MOST_NAMED,
     NO_ATTACK,
     Cell,
-    Estimate,
     Kind,
     Matrix,
     Section,
+    class_of,
 )
 from .tidy import BESIDE, MEMORY, Skipped
 
@@ -100,7 +101,7 @@ def question(table: pd.DataFrame, parts: Sequence[Section]) -> str:
 
 def _names(parts: Sequence[Section], axis: str, what: str) -> str:
     labels = {str(label) for part in parts for label in part.table[axis]} - {NO_ATTACK}
-    names = sorted({label.split(" ")[0] for label in labels})
+    names = sorted({class_of(label) for label in labels})
     if len(names) > MOST_NAMED:
         # Sections name the same by different keys.
         return f"{len(labels if len(parts) == 1 else names)} {what}s"
