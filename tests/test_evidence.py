@@ -26,7 +26,7 @@ from fl_backdoor.errors import UserError
 from fl_backdoor.files import flatten_config
 from fl_backdoor.measure.caveats import caveats
 from fl_backdoor.measure.rows import read_rows
-from fl_backdoor.measure.runs import Run
+from fl_backdoor.measure.runs import Run, frame
 from fl_backdoor.measure.settings import result_keys
 from fl_backdoor.report import figures, write_report
 from fl_backdoor.report.__main__ import main
@@ -245,6 +245,19 @@ def test_runs_that_differ_in_more_than_the_axes_are_split(tmp_path: Path) -> Non
     [matrix] = long.matrices
     assert set(matrix.cells) == {("FedAvg", "LabelFlipping"), ("Krum", "LabelFlipping")}
     assert matrix.cells["Krum", "LabelFlipping"].accuracy.mean == pytest.approx(0.1)
+
+
+def test_a_seed_of_its_own_is_no_seed_of_the_run(tmp_path: Path) -> None:
+    """Noise that follows the run's seed is averaged over it, two triggers are not."""
+    krum = CONFIG["strategy"]
+    for seed in (0, 1):
+        planted(tmp_path / "a" / str(seed), {"seed": seed, "strategy": {**krum, "seed": seed}})
+        attack = {"_target_": "clients.Backdoor", "trigger": {"seed": 5 + seed}}
+        planted(tmp_path / "b" / str(seed), {"attack": attack})
+    [same], [other] = parts(tmp_path / "a"), parts(tmp_path / "b")
+    assert same.matrices[0].cells["Krum", "LabelFlipping"].runs == 2
+    assert other.matrices[0].attacks == ["Backdoor seed=5", "Backdoor seed=6"]
+    assert len(grouped(frame([Run.read(tmp_path / "b" / name) for name in "01"]))) == 2
 
 
 @pytest.mark.parametrize(
