@@ -116,6 +116,8 @@ def test_attackers_are_those_of_the_crowd_whoever_came(made: Make) -> None:
     assert c.same_attackers([*others, three]) == (
         "The attackers are always the same clients in 1 of 3 runs: 5 6 7."
     )
+    many = made(summary={"roster": [*range(360)]})
+    assert c.same_attackers([many]) == "The attackers are always the same clients."
     nobody = made(summary={"roster": [0], "attackers": []})
     assert attacked(nobody)
 

@@ -115,7 +115,7 @@ def test_a_bad_trace_is_named(tmp_path: Path, text: str, message: str) -> None:
         (["cohort.clients_per_round=13"], "clients_per_round=13: allowed are 1 to 12"),
         (["cohort.clients_per_round=0"], "clients_per_round=0: allowed is 1 or more, or null"),
         (["cohort.attackers_per_round=4"], "attackers_per_round=4: allowed with 3 attackers"),
-        (["cohort.dropout=1"], "dropout=1: allowed is less than 1"),
+        (["cohort.dropout=1"], "dropout=1.0: allowed is less than 1"),
         (["cohort.dropout=-0.1"], "dropout=-0.1: allowed is 0 or more"),
         (["cohort.deadline=0"], "deadline=0.0: allowed is more than 0, or null"),
         (["strategy.min_train_nodes=6"], "strategy.min_train_nodes=6: FedAvg of 5 clients allows"),

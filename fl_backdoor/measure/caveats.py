@@ -22,6 +22,8 @@ SETTLED: Final = 0.01
 """The main accuracy of the last fifth of the rounds lies within this, or learning goes on."""
 HARMED: Final = 0.01
 """A defense that costs more of the main accuracy where nobody attacks does harm itself."""
+MOST_LISTED: Final = 20
+"""Attackers that a line can hold."""
 TOLD: Final = ("num_malicious", "num_malicious_nodes")
 """Settings of a rule that are a number of attackers."""
 
@@ -75,8 +77,8 @@ def same_attackers(runs: Sequence[Run]) -> str:
     if not hits:
         return ""
     some = "" if len(hits) == len(whole) else f" in {len(hits)} of {len(runs)} runs"
-    rosters = {roster(run) for run in hits}
-    who = f": {' '.join(map(str, *rosters))}" if len(rosters) == 1 else ""
+    first, *others = {roster(run) for run in hits}
+    who = "" if others or len(first) > MOST_LISTED else f": {' '.join(map(str, first))}"
     return f"The attackers are always the same clients{some}{who}."
 
 
