@@ -133,6 +133,8 @@ def test_full_participation(made: Make) -> None:
     [
         ("MNIST stand-in, digits 2 6 (not the full MNIST)", True),
         ("synthetic, 100 train + 10 test rows", True),
+        ("synthetic NUS-WIDE stand-in, 50 train + 50 test rows, invented features", True),
+        ("synthetic.npz, 144 train + 36 test rows of 8 numbers, 3 classes", False),
         ("MNIST, digits 2 6, 12,000 train + 2,000 test images", False),
     ],
 )

@@ -97,7 +97,7 @@ def full_participation(runs: Sequence[Run]) -> str:
 def invented_data(runs: Sequence[Run]) -> str:
     """Name data that are not those whose name they bear."""
     found = dict.fromkeys(str(run.summary.get("data", "")) for run in runs)
-    invented = [data for data in found if re.search("stand-in|synthetic", data)]
+    invented = [data for data in found if re.match(r"synthetic[ ,]|\S+ stand-in,", data)]
     return f"The data are not the real ones: {'; '.join(invented)}." if invented else ""
 
 
