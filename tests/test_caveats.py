@@ -122,6 +122,15 @@ def test_attackers_are_those_of_the_crowd_whoever_came(made: Make) -> None:
     assert attacked(nobody)
 
 
+def test_no_attacker_came(made: Make) -> None:
+    assert c.absent_attackers([made(row={"attackers": []}, rounds=[{"attackers": [0]}])]) == ""
+    clean = made(summary={"attackers": []}, row={"attackers": []})
+    assert c.absent_attackers([clean]) == ""
+    alone = made(summary={"roster": [0], "attackers": []}, row={"attackers": []})
+    assert c.absent_attackers([alone]) == "No attacker was drawn and answered, in any round."
+    assert c.absent_attackers([made(row={"failed": [0]}), clean]) != ""
+
+
 def test_full_participation(made: Make) -> None:
     assert c.full_participation([made()]) == "Every client takes part in every round."
     assert c.full_participation([made(row={"cohort": [0, 1, 2]})]) == ""

@@ -82,6 +82,19 @@ def same_attackers(runs: Sequence[Run]) -> str:
     return f"The attackers are always the same clients{some}{who}."
 
 
+def absent_attackers(runs: Sequence[Run]) -> str:
+    """Count runs in which no attacker of the crowd was drawn and answered."""
+    hits = [
+        run
+        for run in runs
+        if run.unit == "round"
+        and attacked(run)
+        and (rows := _rows(run))
+        and all(set(row["attackers"]) <= set(row["failed"]) for row in rows)
+    ]
+    return _line("No attacker was drawn and answered, in any round", hits, runs)
+
+
 def full_participation(runs: Sequence[Run]) -> str:
     """Count runs in which every client answers in every round."""
     hits = [
@@ -224,6 +237,7 @@ CAVEATS: Final[tuple[Callable[[Sequence[Run]], str], ...]] = (
     told_attackers,
     all_updates,
     same_attackers,
+    absent_attackers,
     full_participation,
     idle_rule,
     idle_attack,
