@@ -127,7 +127,7 @@ def test_no_attacker_came(made: Make) -> None:
     clean = made(summary={"attackers": []}, row={"attackers": []})
     assert c.absent_attackers([clean]) == ""
     alone = made(summary={"roster": [0], "attackers": []}, row={"attackers": []})
-    assert c.absent_attackers([alone]) == "No attacker was drawn and answered, in any round."
+    assert c.absent_attackers([alone]) == "No attacker came to act."
     assert c.absent_attackers([made(row={"failed": [0]}), clean]) != ""
 
 

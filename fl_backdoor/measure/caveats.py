@@ -92,7 +92,7 @@ def absent_attackers(runs: Sequence[Run]) -> str:
         and (rows := _rows(run))
         and all(set(row["attackers"]) <= set(row["failed"]) for row in rows)
     ]
-    return _line("No attacker was drawn and answered, in any round", hits, runs)
+    return _line("No attacker came to act", hits, runs)
 
 
 def full_participation(runs: Sequence[Run]) -> str:
