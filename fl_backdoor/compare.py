@@ -26,7 +26,8 @@ from .errors import UserError
 from .measure.caveats import caveats
 from .measure.figures import new_axes, save_figure
 from .measure.measures import Measure, compared, drawn
-from .measure.runs import EARLY, EPOCHS, RUN, Run, collect, ended, find, frame, read_epochs
+from .measure.rows import read_epochs
+from .measure.runs import EARLY, EPOCHS, RUN, Run, collect, ended, find, frame
 from .measure.settings import NOTHING, differing, distinct, numerically
 from .screen import WIDE, Screen, counted
 
@@ -34,14 +35,21 @@ POISONED = "attack.poisoned_samples"
 
 
 def grouped(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return mean, standard deviation over seeds, and number of seeds of each setting."""
+    """Return mean, standard deviation over seeds, and number of seeds of each setting.
+
+    ``seeds`` of a measure is set where only some of the setting's seeds have it: where others are
+    at chance, say.
+    """
     keys = list(differing(runs)) or ["name"]
     measures = runs[[measure.name for measure in compared()]].astype(float)
     groups = pd.concat([runs[keys].fillna(NOTHING), measures], axis=1).groupby(keys, sort=False)
-    result = groups.agg(["mean", "std"])
+    result = groups.agg(["mean", "std", "count"]).rename(columns={"count": "seeds"})
     early = runs[EARLY].groupby([runs[key].fillna(NOTHING) for key in keys], sort=False).sum()
     result[("seeds", "")] = groups.size() - early
     result[(EARLY, "")] = early
+    for name in measures:
+        some = result[(name, "seeds")]
+        result[(name, "seeds")] = some.where((some > 0) & (some < result[("seeds", "")]))
     return result.iloc[sorted(range(len(result)), key=lambda i: _numerically(result.index[i]))]
 
 
@@ -104,7 +112,9 @@ def table(groups: pd.DataFrame, measures: list[Measure], *, narrow: bool = False
         cells = [f"{done} of {done + early}" if early else str(done)]
         for measure in measures:
             mean, std = (measure.scale * row[(measure.name, how)] for how in ("mean", "std"))
-            cells.append(spread(mean, std, gap))
+            some = row[(measure.name, "seeds")]
+            of = "" if pd.isna(some) else f"{gap}({some:.0f} of {done})"
+            cells.append(spread(mean, std, gap) + of)
         out.add_row(*(stacked(str(value)) for value in _parts(index)), *cells)
     return out
 

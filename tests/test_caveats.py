@@ -9,6 +9,7 @@ import pytest
 
 from fl_backdoor.measure import caveats as c
 from fl_backdoor.measure.runs import Run
+from fl_backdoor.measure.sides import attacked
 
 CONFIG = {
     "name": "x",
@@ -105,6 +106,31 @@ def test_the_attackers_are_always_the_same(made: Make) -> None:
     assert c.same_attackers([made(summary={"attackers": []})]) == ""
 
 
+def test_attackers_are_those_of_the_crowd_whoever_came(made: Make) -> None:
+    came = [made({"seed": n}, {"roster": [0, 1], "attackers": [n]}) for n in (0, 1)]
+    assert c.same_attackers(came) == "The attackers are always the same clients: 0 1."
+    three = made(summary={"roster": [5, 6, 7]})
+    assert c.same_attackers([*came, three]) == "The attackers are always the same clients."
+    others = [made({"seed": n}, {"roster": [n, 9], "attackers": [n, 9][:n]}) for n in (1, 2)]
+    assert c.same_attackers(others) == ""
+    assert c.same_attackers([*others, three]) == (
+        "The attackers are always the same clients in 1 of 3 runs: 5 6 7."
+    )
+    many = made(summary={"roster": [*range(360)]})
+    assert c.same_attackers([many]) == "The attackers are always the same clients."
+    nobody = made(summary={"roster": [0], "attackers": []})
+    assert attacked(nobody)
+
+
+def test_no_attacker_came(made: Make) -> None:
+    assert c.absent_attackers([made(row={"attackers": []}, rounds=[{"attackers": [0]}])]) == ""
+    clean = made(summary={"attackers": []}, row={"attackers": []})
+    assert c.absent_attackers([clean]) == ""
+    alone = made(summary={"roster": [0], "attackers": []}, row={"attackers": []})
+    assert c.absent_attackers([alone]) == "No attacker came to act."
+    assert c.absent_attackers([made(row={"failed": [0]}), clean]) != ""
+
+
 def test_full_participation(made: Make) -> None:
     assert c.full_participation([made()]) == "Every client takes part in every round."
     assert c.full_participation([made(row={"cohort": [0, 1, 2]})]) == ""
@@ -116,6 +142,8 @@ def test_full_participation(made: Make) -> None:
     [
         ("MNIST stand-in, digits 2 6 (not the full MNIST)", True),
         ("synthetic, 100 train + 10 test rows", True),
+        ("synthetic NUS-WIDE stand-in, 50 train + 50 test rows, invented features", True),
+        ("synthetic.npz, 144 train + 36 test rows of 8 numbers, 3 classes", False),
         ("MNIST, digits 2 6, 12,000 train + 2,000 test images", False),
     ],
 )
@@ -174,8 +202,25 @@ def test_a_rule_kept_everybody_or_failed(made: Make) -> None:
     rounds = [{"kept": [0, 1, 2, 3]}] * 2 + [{"kept": [0, 1, 2], "failed": [3]}]
     assert c.idle_rule([made(rounds=rounds)]) == "Krum left nobody out in 3 of 10 rounds."
     assert c.idle_rule([made(rounds=[{"kept": [0, 1, 2, 3], "attackers": []}])]) == ""
-    rounds = [{"strategy": {"cannot-act": 1}}, {"strategy": {"rule-failed": 1}}, {"kept": []}]
-    assert c.idle_rule([made(rounds=rounds)]) == "Krum could not act in 3 of 10 rounds."
+    idle: list[dict[str, Any]] = [{"strategy": {"cannot-act": 1}}, {"kept": []}]
+    idle += [{"strategy": {"rule-failed": 1}}, {"strategy": {"cannot-act": 1}, "kept": []}]
+    assert c.idle_rule([made(rounds=idle)]) == "Krum could not act in 4 of 10 rounds."
+
+
+def test_an_attack_could_not_act(made: Make) -> None:
+    assert c.idle_attack([made(row={"attack": {"z": 0.3}})]) == ""
+    two: dict[str, Any] = {"attackers": [0, 1, 2], "failed": [2]}  # who sent something
+    rounds = [two | {"attack": {"cannot-act": n}} for n in (1, 2, 2)]
+    rounds += [two | {"attack": {"cannot-ask": 1}}, {"attackers": []}]
+    assert c.idle_attack([made(rounds=rounds)]) == (
+        "LabelFlipping could not act in 3 of 9 rounds; "
+        "LabelFlipping could not act for some attackers in 1 of 9 rounds."
+    )
+    clean = made(summary={"attackers": []}, row={"attackers": []})
+    assert c.idle_attack([clean]) == ""
+    epochs = [{"epoch": n + 1, "attack": {"cannot-act": 1} if n < 2 else {}} for n in range(10)]
+    split = made({"num_epochs": 10}, {"attackers": None}, {"attackers": []}, epochs)
+    assert c.idle_attack([split]) == "LabelFlipping could not act in 2 of 10 epochs."
 
 
 def test_the_defense_itself_harms_the_clean_twin(made: Make) -> None:

@@ -115,7 +115,7 @@ def test_a_bad_trace_is_named(tmp_path: Path, text: str, message: str) -> None:
         (["cohort.clients_per_round=13"], "clients_per_round=13: allowed are 1 to 12"),
         (["cohort.clients_per_round=0"], "clients_per_round=0: allowed is 1 or more, or null"),
         (["cohort.attackers_per_round=4"], "attackers_per_round=4: allowed with 3 attackers"),
-        (["cohort.dropout=1"], "dropout=1: allowed is less than 1"),
+        (["cohort.dropout=1"], "dropout=1.0: allowed is less than 1"),
         (["cohort.dropout=-0.1"], "dropout=-0.1: allowed is 0 or more"),
         (["cohort.deadline=0"], "deadline=0.0: allowed is more than 0, or null"),
         (["strategy.min_train_nodes=6"], "strategy.min_train_nodes=6: FedAvg of 5 clients allows"),
@@ -152,6 +152,7 @@ def test_a_part_of_the_crowd_gives_the_same_bits_twice_and_resumed(
     assert all(row["attackers"] == [c for c in row["cohort"] if c < 3] for row in ours)
     assert len({tuple(row["cohort"]) for row in ours}) == 3
     assert (summary["clients_per_round"], summary["attackers_expected"]) == (5, 1.25)
+    assert summary["roster"] == [0, 1, 2]
     assert summary["attackers_mean"] == sum(len(row["attackers"]) for row in ours) / 3
     assert summary["attackers_law"] == pytest.approx(hypergeom(12, 3, 5).pmf(range(4)))
     numbers = [len(row["attackers"]) for row in ours]
@@ -232,7 +233,15 @@ def test_a_rule_assumes_the_expected_attackers_unless_it_asks_the_oracle(
 
 
 def test_detection_counts_who_attacked_in_each_round() -> None:
-    first = Selection([0, 5], [], [0, 1], [0, 1, 5, 6])
-    second = Selection([2], [3], [], [2, 3, 4, 5])
+    first = Selection([0, 5], [], [0, 1], [0, 1, 5, 6], [])
+    second = Selection([2], [3], [], [2, 3, 4, 5], [])
     assert detection([first, second]) == (1 / 4, 1 / 2, 3 / 6)
-    assert detection([Selection(None, [], [0], [0, 1])]) == (None, None, None)
+    assert detection([Selection(None, [], [0], [0, 1], [])]) == (None, None, None)
+
+
+def test_who_did_not_answer_could_not_be_left_out() -> None:
+    """Both that answered and attacked are, and one of three honest ones that answered."""
+    all_came = Selection([0, 1, 5], [], [0, 1, 2], [*range(8)], [2, 6, 7])
+    assert detection([all_came]) == (2 / 3, 1.0, 1 / 3)
+    nobody = Selection([], [], [0], [0, 1], [0])
+    assert detection([nobody]) == (None, None, 0.0)

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from fl_backdoor import compare
-from fl_backdoor.compare import grouped, main, show
+from fl_backdoor.compare import as_frame, grouped, main, show
 from fl_backdoor.errors import UserError
 from fl_backdoor.measure.runs import EARLY, collect, find
 from fl_backdoor.measure.settings import differing, distinct
@@ -612,3 +612,15 @@ def test_a_newer_format_is_named(sweep: Path) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
     with pytest.raises(UserError, match="of format 2, of which this version reads 1"):
         read(sweep)
+
+
+def test_a_mean_of_some_seeds_says_so(sweep: Path) -> None:
+    file = sweep / "500-1" / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"at_chance": True}))
+    text = shown(sweep)
+    assert "40.00 ± 28.28 (2 of 3)" in text
+    assert text.count(" of 3)") == 1
+    frame = as_frame(read(sweep)).set_index("attack.poisoned_samples")
+    assert frame.loc["500", "attack_success_rate_seeds"] == 2
+    assert frame["attack_success_rate_seeds"].notna().sum() == 1
+    assert "main_accuracy_seeds" not in frame

@@ -25,7 +25,8 @@ from fl_backdoor.compare import grouped
 from fl_backdoor.errors import UserError
 from fl_backdoor.files import flatten_config
 from fl_backdoor.measure.caveats import caveats
-from fl_backdoor.measure.runs import Run, read_rows
+from fl_backdoor.measure.rows import read_rows
+from fl_backdoor.measure.runs import Run, frame
 from fl_backdoor.measure.settings import result_keys
 from fl_backdoor.report import figures, write_report
 from fl_backdoor.report.__main__ import main
@@ -244,6 +245,19 @@ def test_runs_that_differ_in_more_than_the_axes_are_split(tmp_path: Path) -> Non
     [matrix] = long.matrices
     assert set(matrix.cells) == {("FedAvg", "LabelFlipping"), ("Krum", "LabelFlipping")}
     assert matrix.cells["Krum", "LabelFlipping"].accuracy.mean == pytest.approx(0.1)
+
+
+def test_a_seed_of_its_own_is_no_seed_of_the_run(tmp_path: Path) -> None:
+    """Noise that follows the run's seed is averaged over it, two triggers are not."""
+    krum = CONFIG["strategy"]
+    for seed in (0, 1):
+        planted(tmp_path / "a" / str(seed), {"seed": seed, "strategy": {**krum, "seed": seed}})
+        attack = {"_target_": "clients.Backdoor", "trigger": {"seed": 5 + seed}}
+        planted(tmp_path / "b" / str(seed), {"attack": attack})
+    [same], [other] = parts(tmp_path / "a"), parts(tmp_path / "b")
+    assert same.matrices[0].cells["Krum", "LabelFlipping"].runs == 2
+    assert other.matrices[0].attacks == ["Backdoor seed=5", "Backdoor seed=6"]
+    assert len(grouped(frame([Run.read(tmp_path / "b" / name) for name in "01"]))) == 2
 
 
 @pytest.mark.parametrize(
@@ -497,8 +511,7 @@ def test_what_cannot_be_reported_is_named_and_skipped(
         f"skipped {runs / 'killed'}": "incomplete: neither summary.json nor error.txt",
         f"skipped {runs / 'newer'}": "not a whole run (summary.json: of format 2, of which this "
         "version reads 1)",
-        f"skipped {runs / 'rows'}": f"{runs / 'rows' / 'metrics.jsonl'}: line 1 is not the row of "
-        "round 1",
+        f"skipped {runs / 'rows'}": "metrics.jsonl: line 1 is not the row of round 1",
         f"skipped {runs / 'refused'}": "attack.x: unknown key",
         f"skipped {tmp_path / 'empty'}": "no run in or below it",
         f"skipped {tmp_path / 'none'}": "cannot be read (No such file or directory)",
@@ -509,6 +522,76 @@ def test_what_cannot_be_reported_is_named_and_skipped(
     )
     for line in lines:
         assert line.partition(" ")[2].partition(": ")[0] in (out / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("", "no round"),
+        ('{"round": 1, "main_accuracy": 0.5}', "round 1 has no attackers"),
+        (json.dumps({"round": 1} | ROW).replace("kept", "left"), "round 1 has no kept"),
+        ({"main_accuracy": "high"}, "main_accuracy of round 1 is 'high'"),
+        ({"main_accuracy": 7}, "main_accuracy of round 1 is 7, not from 0 to 1"),
+        ({"attack_success_rate": []}, r"attack_success_rate of round 1 is \[\], not from 0 to 1"),
+        ({"cohort": [[1]]}, r"cohort of round 1 is \[\[1\]\]"),
+        ({"kept": 3}, "kept of round 1 is 3"),
+        ({"strategy": None}, "strategy of round 1 is None"),
+    ],
+)
+def test_rounds_that_are_none_are_named(
+    undrawn: None, tmp_path: Path, row: str | dict[str, Any], reason: str
+) -> None:
+    """In a report the run is skipped; a comparison has its summary, and says what it lacks."""
+    planted(tmp_path / "runs" / "good", {"seed": 1})
+    text = row if isinstance(row, str) else json.dumps({"round": 1} | ROW | row)
+    (planted(tmp_path / "runs" / "bad") / "metrics.jsonl").write_text(text + "\n" * bool(text))
+    said: list[str] = []
+    write_report(tmp_path / "runs", tmp_path / "out", said.append)
+    assert re.fullmatch(rf"skipped \S*bad: metrics.jsonl: {reason}", said[0])
+    lines = caveats([Run.read(tmp_path / "runs" / name) for name in ("good", "bad")])
+    assert lines[0].startswith("The rounds cannot be read in 1 of 2 runs")
+
+
+def test_a_run_without_its_configuration_is_named_and_its_twin_is_no_run(tmp_path: Path) -> None:
+    planted(tmp_path / "run" / "clean_twin")
+    planted(tmp_path / "other")
+    for name in ("metrics.jsonl", "summary.json"):
+        shutil.copy(tmp_path / "other" / name, tmp_path / "run")
+    found, skipped = readable([tmp_path])
+    assert [run.path for run in found] == [tmp_path / "other"]
+    [(path, reason)] = skipped
+    assert path == tmp_path / "run"
+    assert reason.startswith("not a whole run (config.json: No such file")
+
+
+def test_a_run_that_ended_before_its_first_round_is_reported(undrawn: None, tmp_path: Path) -> None:
+    (planted(tmp_path / "run", rows=0, summary={}) / "error.txt").write_text("no nodes")
+    page = write_report(tmp_path / "run", tmp_path / "out").read_text()
+    assert "no nodes" in page
+    assert pd.read_csv(tmp_path / "out" / "rounds.csv").empty
+
+
+def test_two_rules_may_mean_different_things_by_a_name(undrawn: None, tmp_path: Path) -> None:
+    for seed, clipped in enumerate(([1, 2], 0.5, None)):
+        row = {"round": 1} | ROW | {"strategy": {"clipped": clipped}}
+        run = planted(tmp_path / "runs" / str(seed), {"seed": seed})
+        (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    write_report(tmp_path / "runs", tmp_path / "out")
+    read = pd.read_parquet(tmp_path / "out" / "rounds.parquet")["strategy.clipped"]
+    assert read.fillna("none").tolist() == ["1 2", "0.5", "none"]
+
+
+def test_a_name_of_several_words_is_named_whole(undrawn: None, tmp_path: Path) -> None:
+    """Of split learning, where several defenses stand together, or none."""
+    row = json.dumps({"epoch": 1, "main_accuracy": 0.9}) + "\n"
+    both = {"clipping": {"_target_": "x.Clipping"}, "noise": {"_target_": "x.Noise"}}
+    louder = {"noise": {"_target_": "x.Noise", "variance": 0.1}}
+    for number, defenses in enumerate(({}, both, both | louder)):
+        own = {"num_epochs": 1, "strategy": {}, "defenses": defenses}
+        run = planted(tmp_path / "runs" / str(number), own)
+        (run / "metrics.jsonl").write_text(row)
+    page = write_report(tmp_path / "runs", tmp_path / "out").read_text()
+    assert "How well do Clipping + Noise and no defense hold against LabelFlipping" in page
 
 
 def test_nothing_left_to_report_is_an_error(

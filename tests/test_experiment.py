@@ -396,7 +396,7 @@ def test_a_round_without_a_valid_reply_counts_against_the_defense(
     summary, _ = run(tmp_path, "+experiment=sniper_goal1", *TINY_ATTACK, *overrides)
     first, second = rows(tmp_path)
     assert (first["dropped"], first["invalid"]) == (None, list(range(10)))
-    keys = ("dropped", "invalid", "attackers", "cohort")
+    keys = ("dropped", "invalid", "attackers", "cohort", "failed")
     found = detection(Selection(*(row[key] for key in keys)) for row in (first, second))
     assert (summary["defense_precision"], summary["defense_recall"]) == found[:2]
 

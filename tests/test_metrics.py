@@ -233,7 +233,7 @@ def test_detection_golden(
     dropped: list[list[int]], attackers: list[int], expected: tuple[float | None, ...]
 ) -> None:
     cohort = list(range(10))
-    assert detection(Selection(d, [], attackers, cohort) for d in dropped) == expected
+    assert detection(Selection(d, [], attackers, cohort, []) for d in dropped) == expected
 
 
 def test_measures_are_declared_once_and_whole() -> None:
@@ -294,5 +294,5 @@ def labels(figure: Any) -> list[str]:
 def test_a_part_that_is_missing_makes_no_value() -> None:
     assert set(measured("epoch", {}).values()) == {None}
     assert "defense_precision" not in measured("round", {})
-    rows = [{"dropped": None, "invalid": [], "attackers": [0], "cohort": [0]}]
+    rows = [{"dropped": None, "invalid": [], "attackers": [0], "cohort": [0], "failed": []}]
     assert defense_precision(rows, "") is defense_recall(rows, "") is None

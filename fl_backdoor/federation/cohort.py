@@ -41,15 +41,13 @@ class Cohort:
 
     clients_per_round: int | None = bounded(None, least=1)
     attackers_per_round: int | None = bounded(None, least=0)
-    dropout: float = bounded(0.0, least=0, most=1)
+    dropout: float = bounded(0.0, least=0, below=1)
     slowness: float = bounded(0.0, least=0)
     deadline: float | None = bounded(None, above=0)
 
     def __post_init__(self) -> None:
         """Check the values that need no crowd."""
         check_bounds(self, "cohort.")
-        if self.dropout == 1:
-            raise UserError("cohort.dropout=1: allowed is less than 1")
 
     def size(self, num_clients: int) -> int:
         """Return how many clients a round asks, where all are there."""

@@ -122,7 +122,8 @@ class Rounds:
         if number == self.total and twin is not None and other is not None:
             twin = tested.twin(twin, other.model, memory)
         test = tested.answers(self.model, memory, clean=self.clean)
-        who = Selection(selection["dropped"], selection["invalid"], self._attackers, self._cohort)
+        dropped, invalid, failed = (selection[key] for key in ("dropped", "invalid", "failed"))
+        who = Selection(dropped, invalid, self._attackers, self._cohort, failed)
         parts: dict[str, Any] = {"test": test, "twin": twin, "selection": who}
         if number == self.total:
             honest = [client for client in self._cohort if client not in self._attackers]
@@ -163,12 +164,13 @@ class Rounds:
         size = federation.cohort.size(config.num_clients)
         # How many there were, in the rounds in which they attack.
         acting = [len(row["attackers"]) for row in rows if federation.roster.attacks(row["round"])]
-        attackers = [] if self.clean else federation.attackers
+        attackers = [] if self.clean else list(federation.attackers)
         attack = federation.attack
         knows = {"knowledge": knowledge(attack)} if attack.hooks("collude") else {}
         return {
             "num_clients": config.num_clients,
             "clients_per_round": size,
+            "roster": attackers,  # of the crowd; who came to attack are the "attackers"
             # Where they are drawn, their number is hypergeometric with this mean.
             "attackers_expected": len(attackers) * size / config.num_clients,
             "attackers_mean": sum(len(row["attackers"]) for row in rows) / len(rows),

@@ -16,11 +16,14 @@ from ..files import SUMMARY, TWIN, Row, read_json
 from ..screen import counted
 from .runs import Run, frame
 from .settings import UNSAID, differing, split
+from .sides import UNDEFENDED, attack, attacked, defense, roster
 
 SETTLED: Final = 0.01
 """The main accuracy of the last fifth of the rounds lies within this, or learning goes on."""
 HARMED: Final = 0.01
 """A defense that costs more of the main accuracy where nobody attacks does harm itself."""
+MOST_LISTED: Final = 20
+"""Attackers that a line can hold."""
 TOLD: Final = ("num_malicious", "num_malicious_nodes")
 """Settings of a rule that are a number of attackers."""
 
@@ -29,6 +32,12 @@ def caveats(runs: Sequence[Run]) -> list[str]:
     """Return the lines that apply to some runs, all of them complete or ended early."""
     done = [run for run in runs if run.summary]
     return [line for caveat in CAVEATS if done and (line := caveat(done))]
+
+
+def unread(runs: Sequence[Run]) -> str:
+    """Count runs of which only the summary can be read."""
+    hits = [run for run in runs if not _rows(run)]
+    return _line("The rounds cannot be read", hits, runs, "what they would tell is missing below")
 
 
 def one_seed(runs: Sequence[Run]) -> str:
@@ -61,12 +70,29 @@ def no_floor(runs: Sequence[Run]) -> str:
 
 
 def same_attackers(runs: Sequence[Run]) -> str:
-    """Name a roster that is the same in every round of every run."""
-    rosters = {tuple(run.summary["attackers"]) for run in runs if run.summary.get("attackers")}
-    if not rosters or any(n > 1 for n in Counter(map(len, rosters)).values()):
+    """Name a roster that is the same in every run that has as many attackers."""
+    whole = [run for run in runs if roster(run)]
+    sizes = Counter(map(len, {roster(run) for run in whole}))
+    hits = [run for run in whole if sizes[len(roster(run))] == 1]
+    if not hits:
         return ""
-    who = f": {' '.join(map(str, *rosters))}" if len(rosters) == 1 else ""
-    return f"The attackers are always the same clients{who}."
+    some = "" if len(hits) == len(whole) else f" in {len(hits)} of {len(runs)} runs"
+    first, *others = {roster(run) for run in hits}
+    who = "" if others or len(first) > MOST_LISTED else f": {' '.join(map(str, first))}"
+    return f"The attackers are always the same clients{some}{who}."
+
+
+def absent_attackers(runs: Sequence[Run]) -> str:
+    """Count runs in which no attacker of the crowd was drawn and answered."""
+    hits = [
+        run
+        for run in runs
+        if run.unit == "round"
+        and attacked(run)
+        and (rows := _rows(run))
+        and all(set(row["attackers"]) <= set(row["failed"]) for row in rows)
+    ]
+    return _line("No attacker came to act", hits, runs)
 
 
 def full_participation(runs: Sequence[Run]) -> str:
@@ -84,7 +110,7 @@ def full_participation(runs: Sequence[Run]) -> str:
 def invented_data(runs: Sequence[Run]) -> str:
     """Name data that are not those whose name they bear."""
     found = dict.fromkeys(str(run.summary.get("data", "")) for run in runs)
-    invented = [data for data in found if re.search("stand-in|synthetic", data)]
+    invented = [data for data in found if re.match(r"synthetic[ ,]|\S+ stand-in,", data)]
     return f"The data are not the real ones: {'; '.join(invented)}." if invented else ""
 
 
@@ -142,19 +168,35 @@ def idle_rule(runs: Sequence[Run]) -> str:
         for row in _rows(run) if run.unit == "round" else []:
             notes = row["strategy"]
             of[name] += 1
-            failed[name] += bool(notes.get("rule-failed") or notes.get("cannot-act"))
-            failed[name] += row["kept"] == []
+            idle = notes.get("rule-failed") or notes.get("cannot-act") or row["kept"] == []
+            failed[name] += bool(idle)
             there = set(row["cohort"]) - {*row["failed"], *row["invalid"]}
             left[name] += (
                 bool(row["attackers"]) and row["kept"] is not None and there <= set(row["kept"])
             )
-    said = [
-        f"{name} {what} in {counts[name]} of {counted(of[name], 'round')}"
-        for counts, what in ((left, "left nobody out"), (failed, "could not act"))
-        for name in of
-        if counts[name]
-    ]
-    return f"{'; '.join(said)}." if said else ""
+    of_all = {name: counted(number, "round") for name, number in of.items()}
+    return _how_often({"left nobody out": left, "could not act": failed}, of_all)
+
+
+def idle_attack(runs: Sequence[Run]) -> str:
+    """Count rounds and epochs in which an attack could not act, or some of its attackers could not.
+
+    They sent what they trained.
+    """
+    nobody, some, of = Counter[str](), Counter[str](), Counter[str]()
+    units: dict[str, str] = {}
+    for run in filter(attacked, runs):
+        name = attack(run)
+        units[name] = run.unit
+        for row in _rows(run):
+            there = set(row.get("attackers", ())) - set(row.get("failed", ()))
+            notes = row.get("attack", {})
+            idle = len(there) if "cannot-ask" in notes else notes.get("cannot-act", 0)
+            of[name] += bool(there) or run.unit == "epoch"
+            nobody[name] += bool(idle) and idle >= len(there)
+            some[name] += 0 < idle < len(there)
+    of_all = {name: counted(number, units[name]) for name, number in of.items()}
+    return _how_often({"could not act": nobody, "could not act for some attackers": some}, of_all)
 
 
 def harmed_twin(runs: Sequence[Run]) -> str:
@@ -184,6 +226,7 @@ def harmed_twin(runs: Sequence[Run]) -> str:
 
 
 CAVEATS: Final[tuple[Callable[[Sequence[Run]], str], ...]] = (
+    unread,
     one_seed,
     at_chance,
     no_floor,
@@ -194,35 +237,12 @@ CAVEATS: Final[tuple[Callable[[Sequence[Run]], str], ...]] = (
     told_attackers,
     all_updates,
     same_attackers,
+    absent_attackers,
     full_participation,
     idle_rule,
+    idle_attack,
     harmed_twin,
 )
-
-UNDEFENDED: Final = "no defense"
-AVERAGES: Final = {"FedAvg", "FedAvgM", "FedAdam", "FedYogi"}
-"""Rules that are no defense."""
-
-
-def attacked(run: Run) -> bool:
-    """Tell whether somebody attacks."""
-    if attack(run) == "NoAttack":
-        return False
-    return run.unit == "epoch" or bool(run.summary.get("attackers"))
-
-
-def attack(run: Run) -> str:
-    """Name a run's attack by its classes, from the outside."""
-    return _nested(run, "attack", "data")
-
-
-def defense(run: Run) -> str:
-    """Name a run's defense by its classes, from the outside; `UNDEFENDED` of a plain average."""
-    if run.unit == "epoch":
-        parts = [k for k in run.config if re.fullmatch(r"defenses\.\w+\._target_", k)]
-        return " + ".join(_class(run.config[key]) for key in parts) or UNDEFENDED
-    name = _nested(run, "strategy", "strategy")
-    return UNDEFENDED if AVERAGES.issuperset(re.findall(r"\w+", name)) else name
 
 
 def settled(rows: Sequence[Row]) -> bool:
@@ -246,7 +266,8 @@ def _assumed(run: Run) -> Iterable[tuple[str, Any]]:
 def _true(run: Run) -> set[int]:
     """Return the number of attackers that a round is expected to have, and the most it had."""
     expected = math.ceil(run.summary.get("attackers_expected", 0))
-    return {expected, *[max(len(row["attackers"]) for row in _rows(run))] * bool(_rows(run))} - {0}
+    most = max((len(row["attackers"]) for row in _rows(run)), default=0)
+    return {expected, most} - {0}
 
 
 def _beside_defense(run: Run) -> tuple[tuple[str, str], ...]:
@@ -270,6 +291,17 @@ def _rows(run: Run) -> list[Row]:
         return []
 
 
+def _how_often(counts: dict[str, Counter[str]], of: dict[str, str]) -> str:
+    """Say what happened to whom, and in how many rounds of how many."""
+    said = [
+        f"{name} {what} in {some[name]} of {whole}"
+        for what, some in counts.items()
+        for name, whole in of.items()
+        if some[name]
+    ]
+    return f"{'; '.join(said)}." if said else ""
+
+
 def _line(start: str, hits: Sequence[Run], runs: Sequence[Run], end: str = "") -> str:
     if not hits:
         return ""
@@ -278,16 +310,3 @@ def _line(start: str, hits: Sequence[Run], runs: Sequence[Run], end: str = "") -
     names = dict.fromkeys(f"{defense(run)} x {attack(run)}" for run in hits)
     which = f" ({', '.join(names)})" if len(names) <= 3 and len(hits) < len(runs) else ""
     return f"{start}{count}{which}{': ' * bool(end)}{end}."
-
-
-def _nested(run: Run, node: str, inner: str) -> str:
-    """Name the classes of a node and of those that stand in it under a key."""
-    names = []
-    while f"{node}._target_" in run.config:
-        names.append(_class(run.config[f"{node}._target_"]))
-        node = f"{node}.{inner}"
-    return "(".join(names) + ")" * (len(names) - 1)
-
-
-def _class(name: object) -> str:
-    return str(name).rpartition(".")[2]

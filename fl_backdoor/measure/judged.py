@@ -90,7 +90,8 @@ def backdoor_outlived(rows: list[Row], name: str) -> bool | None:  # noqa: ARG00
 
 
 def _lived(rows: list[Row]) -> tuple[int, bool] | None:
-    poisoned = [place for place, row in enumerate(rows) if row["attackers"]]
+    came = [set(row["attackers"]) - set(row["failed"]) for row in rows]
+    poisoned = [place for place, attackers in enumerate(came) if attackers]
     if not poisoned or poisoned[-1] == len(rows) - 1:
         return None
     end = poisoned[-1] + 1

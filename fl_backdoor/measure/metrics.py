@@ -1,7 +1,7 @@
 """What is measured of a round: the model, the distances between models, the defense."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,12 +45,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Selection:
-    """Whom a defense left out of a round, by client; who attacked in it, and who was asked."""
+    """Whom a defense left out of a round; who attacked, who was asked, and who did not answer."""
 
     dropped: list[int] | None
     invalid: list[int]
     attackers: list[int]
     cohort: list[int]
+    failed: list[int]
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,8 @@ def everybody(rows: list[Row], name: str) -> list[int]:
 
 
 def _selections(rows: list[Row]) -> list[Selection]:
-    return [
-        Selection(row["dropped"], row["invalid"], row["attackers"], row["cohort"]) for row in rows
-    ]
+    keys = [field.name for field in fields(Selection)]
+    return [Selection(*(row[key] for key in keys)) for row in rows]
 
 
 class Detection(NamedTuple):
@@ -205,8 +205,8 @@ class Detection(NamedTuple):
 def detection(rounds: Iterable[Selection]) -> Detection:
     """Compare whom a defense left out, over rounds, with those who attacked in them.
 
-    A client that gave no answer was not left out. In a round without a valid reply the defense has
-    nothing to say.
+    A client that gave no answer does not count: nobody could choose it or leave it out. In a round
+    without a valid reply the defense has nothing to say.
     """
     rounds = list(rounds)
     if all(selection.dropped is None for selection in rounds):
@@ -214,10 +214,11 @@ def detection(rounds: Iterable[Selection]) -> Detection:
     caught = total = attacking = honest = 0
     for selection in rounds:
         left_out = {*(selection.dropped or []), *selection.invalid}
-        caught += len(left_out & set(selection.attackers))
+        attackers = set(selection.attackers) - set(selection.failed)
+        caught += len(left_out & attackers)
         total += len(left_out)
-        attacking += len(selection.attackers)
-        honest += len(set(selection.cohort) - set(selection.attackers))
+        attacking += len(attackers)
+        honest += len(set(selection.cohort) - set(selection.failed) - attackers)
     return Detection(
         caught / total if total else None,
         caught / attacking if attacking else None,

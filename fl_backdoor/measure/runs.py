@@ -1,7 +1,6 @@
 """Runs on disk, read with the suspicion that other people's files deserve."""
 
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from ..files import (
     Summary,
     flatten_config,
 )
-from .measures import Measure, compared, drawn
+from .measures import Measure, compared
 from .own import add_own
+from .rows import read_rows
 
 RUN = "run"
 """Column: its directory."""
@@ -153,7 +153,10 @@ class Run:
         path = self.path / METRICS
         if self.error and not path.exists():  # there may be none before the first
             return []
-        return read_rows(path, self.unit)
+        rows = read_rows(path, self.unit)
+        if self.summary and not rows:
+            raise UserError(f"{path}: no {self.unit}")
+        return rows
 
     def columns(self) -> Row:
         """Return its row in a table of runs: configuration, data, versions and measures."""
@@ -205,55 +208,6 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame([run.columns() for run in runs])
 
 
-def read_rows(path: Path, unit: str) -> list[Row]:
-    """Read the rows of rounds or epochs; a last line that is half-written is left out.
-
-    Raises
-    ------
-    UserError
-        If they cannot be read.
-    """
-    try:
-        *lines, _ = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    rows: list[Row] = []
-    for number, text in enumerate(lines, start=1):
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            if number == len(lines):
-                break
-            row = None
-        if not (isinstance(row, dict) and row.get(unit) == number):
-            raise UserError(f"{path}: line {number} is not the row of {unit} {number}")
-        rows.append(row)
-    return rows
-
-
-def read_epochs(path: Path) -> list[Row]:
-    """Read the drawn measures of each epoch; a last line that is half-written is left out.
-
-    Raises
-    ------
-    UserError
-        If they cannot be read.
-    """
-    rows: list[Row] = []
-    keys = {measure.name for measure in drawn("epoch")}
-    for number, row in enumerate(read_rows(path, "epoch"), start=1):
-        if not row.keys() >= keys:
-            raise UserError(f"{path}: line {number} is not the row of epoch {number}")
-        for measure in drawn("epoch"):
-            if not measure.allows(row[measure.name]):
-                raise UserError(
-                    f"{path}: {measure.name} of epoch {number} is not {measure.allowed}"
-                )
-        values = {key: math.nan if row[key] is None else float(row[key]) for key in keys}
-        rows.append({"epoch": number} | values)
-    return rows
-
-
 def begun(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Yield the runs in and below a folder, and whether they ended; links are followed once."""
     seen: set[Path] = set()
@@ -264,7 +218,7 @@ def begun(folder: Path) -> Iterator[tuple[Path, bool]]:
             folders.clear()
             continue
         seen.add(place)
-        if CONFIG in files:
+        if {CONFIG, METRICS} & {*files}:  # of a run without its configuration too: to be named
             yield path, SUMMARY in files or ERROR in files
             folders[:] = [below for below in folders if below != TWIN]
         folders.sort()

@@ -62,8 +62,7 @@ def differing(runs: pd.DataFrame) -> dict[str, list[str]]:
         Each with the other differing keys that have its value in every run, such as
         ``optimizer.learning_rate`` of ``training.learning_rate``.
     """
-    keys = [key for key in result_keys(runs) if key != "seed" and not key.endswith(".seed")]
-    keys = [key for key in keys if _differs(runs, key)]
+    keys = [key for key in result_keys(runs) if not _is_seed(runs, key) and _differs(runs, key)]
     keys.sort(key=lambda key: SWEPT.index(key) if key in SWEPT else len(SWEPT))
     found: dict[str, list[str]] = {}
     first: dict[tuple[str, ...], str] = {}
@@ -90,6 +89,13 @@ def numerically(value: object) -> tuple[float, str]:
     """Sort 500 before 1000, and words behind numbers."""
     number = pd.to_numeric(str(value), errors="coerce")
     return (float("inf") if pd.isna(number) else float(number), str(value))
+
+
+def _is_seed(runs: pd.DataFrame, key: str) -> bool:
+    """Tell whether a key is the run's seed: a trigger's own, say, is not."""
+    if key == "seed":
+        return True
+    return key.endswith(".seed") and bool((runs[key].isna() | (runs[key] == runs["seed"])).all())
 
 
 def _differs(runs: pd.DataFrame, key: str) -> bool:

@@ -1,6 +1,7 @@
 """The matrix of attacks and defenses: what each cell has, and each defense's worst case."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ..federation.roster import ROSTER
-from ..measure.caveats import UNDEFENDED, attack, attacked, defense
 from ..measure.runs import EARLY, Run
 from ..measure.settings import differing, numerically, split
+from ..measure.sides import UNDEFENDED, attack, attacked, defense
 from .estimate import Estimate
 from .tidy import BESIDE
 
@@ -250,7 +251,7 @@ def _alone(defense: str, by: Iterable[tuple[str, str]]) -> str:
     names = [name for name, attack in by if attack == NO_ATTACK]
     if defense in names:
         return defense
-    alike = [name for name in names if name.partition(" ")[0] == defense.partition(" ")[0]]
+    alike = [name for name in names if class_of(name) == class_of(defense)]
     return alike[0] if len(alike) == 1 else ""
 
 
@@ -262,6 +263,11 @@ def _labels(part: pd.DataFrame, axis: str, keys: Sequence[str]) -> "pd.Series[st
             if name != NO_ATTACK:  # which it is whatever its keys
                 labels[alike.index] += (f" {_leaf(key)}=" + alike[key]).fillna("")
     return labels
+
+
+def class_of(label: str) -> str:
+    """Return an attack or a defense without the keys that its label names."""
+    return re.sub(r" [\w.]+=.*", "", label, flags=re.DOTALL)
 
 
 def _leaf(key: str) -> str:
@@ -290,6 +296,6 @@ def in_order(names: Iterable[str]) -> list[str]:
 
     def place(name: str) -> tuple[bool, str, list[tuple[float, str]]]:
         own = [numerically(part.rpartition("=")[2]) for part in name.split(" ")[1:]]
-        return name not in ("FedAvg", UNDEFENDED), name.partition(" ")[0], own
+        return name not in ("FedAvg", UNDEFENDED), class_of(name), own
 
     return sorted(set(names), key=place)

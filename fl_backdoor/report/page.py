@@ -23,6 +23,7 @@ from .matrix import (
     Kind,
     Matrix,
     Section,
+    class_of,
 )
 from .tidy import BESIDE, MEMORY, Skipped
 
@@ -100,7 +101,7 @@ def question(table: pd.DataFrame, parts: Sequence[Section]) -> str:
 
 def _names(parts: Sequence[Section], axis: str, what: str) -> str:
     labels = {str(label) for part in parts for label in part.table[axis]} - {NO_ATTACK}
-    names = sorted({label.split(" ")[0] for label in labels})
+    names = sorted({class_of(label) for label in labels})
     if len(names) > MOST_NAMED:
         # Sections name the same by different keys.
         return f"{len(labels if len(parts) == 1 else names)} {what}s"

@@ -46,7 +46,7 @@ def readable(folders: Sequence[Path]) -> tuple[list[Run], Skipped]:
                     rounds([run])
                     runs[path.resolve()] = run
                 except UserError as error:
-                    skipped[path] = str(error).removeprefix(f"{path}: ")
+                    skipped[path] = str(error).removeprefix(f"{path}: ").removeprefix(f"{path}/")
     return list(runs.values()), list(skipped.items())
 
 
@@ -69,18 +69,19 @@ def settings(runs: Sequence[Run]) -> tuple[list[Run], pd.DataFrame]:
 
 def rounds(runs: Sequence[Run]) -> pd.DataFrame:
     """Return the rows of runs, each beside the run that it is of; lists are written as text."""
-    return pd.DataFrame(
+    flat = [
         {RUN: run.name, "unit": run.unit, "number": row[run.unit]} | _flat(row, run.unit)
         for run in runs
         for row in run.rows
-    )
+    ]
+    return pd.DataFrame(flat) if flat else pd.DataFrame(columns=[RUN, "unit", "number"])
 
 
 def write_tables(table: pd.DataFrame, rows: pd.DataFrame, out: Path) -> None:
     """Write both tables as CSV and as Parquet: ``runs.*`` and ``rounds.*``."""
     for name, content in (("runs", table), ("rounds", rows)):
         content.to_csv(out / f"{name}.csv", index=False)
-        content.to_parquet(out / f"{name}.parquet", index=False)
+        content.apply(_alike).to_parquet(out / f"{name}.parquet", index=False)
 
 
 def command(run: Run) -> str:
@@ -117,6 +118,12 @@ def _flat(row: dict[str, Any], unit: str) -> dict[str, Any]:
         elif key != unit:
             flat[key] = value
     return flat
+
+
+def _alike(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Write values as text where some are text: two rules may mean different things by a name."""
+    texts = column.map(lambda value: isinstance(value, str))
+    return column.astype(str).where(column.notna(), None) if texts.any() else column
 
 
 def _plain(value: list[Any]) -> bool:
