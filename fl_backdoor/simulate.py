@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -87,7 +88,7 @@ def main() -> None:
     logging.getLogger("hydra").addHandler(logging.NullHandler())  # what it raises says it all
     arguments = sys.argv[1:]
     try:
-        sys.argv[1:] = _resumed(arguments)
+        sys.argv[1:] = _flags_first(_resumed(arguments))
         check_groups(sys.argv[1:])
         flags = {part for part in sys.argv[1:] if part.startswith("-")}
         if flags & {"--help", "-h"}:
@@ -121,6 +122,11 @@ def _arguments() -> list[str]:
         *(part for source in sources for part in ("--config-dir", source)),
         *settings.overrides.task,
     ]
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Move key=value behind flags and what these take: argparse knows one row of them only."""
+    return sorted(arguments, key=lambda part: re.match(r"[+~]|[\w.@/]+=", part) is not None)
 
 
 def _resumed(arguments: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fl_backdoor.federation.vertical_attacks import NoAttack
+from fl_backdoor.simulate import _flags_first
 
 from . import test_vertical_experiment as vertical
 from .test_experiment import TINY, TINY_ATTACK, run
@@ -170,3 +171,16 @@ def test_a_sweep_survives_faults_long_names_and_another_start(tmp_path: Path) ->
     again = simulate(*sweep)
     assert again.returncode == 2
     assert "holds a run already" in again.stderr
+
+
+def test_flags_may_stand_between_overrides() -> None:
+    given = ["a=b", "--multirun", "+c=1,2", "--config-dir", "x/y", "~d", "e@f.g=h"]
+    assert _flags_first(given) == [
+        "--multirun",
+        "--config-dir",
+        "x/y",
+        "a=b",
+        "+c=1,2",
+        "~d",
+        "e@f.g=h",
+    ]
