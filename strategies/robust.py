@@ -149,7 +149,7 @@ class Robust(StandIn):
 
     def summary(self) -> None:
         """Log the settings of the strategy."""
-        if settings := self.settings():
+        if settings := self._settings():
             log(INFO, "\t├──> %s: %s", type(self).__name__, settings)
         log(INFO, "\t├──> Votes: %s", "by reported examples" if self.weighted else "one a client")
         self._flowers("summary")

@@ -32,7 +32,7 @@ class StandIn(Strategy):
         """Return the wrapped strategy that has a `start` of its own, if one has."""
         return self.flower if type(self.flower).start is not Strategy.start else None
 
-    def settings(self) -> str:
+    def _settings(self) -> str:
         """Name what the class was given beside what all are; its seed is nobody's to know."""
         own = [name for name in signature(type(self)).parameters if name not in _COMMON]
         values = {name: getattr(self, name) for name in own if hasattr(self, name)}

@@ -57,7 +57,7 @@ class Wrapper(Robust):
 
     def summary(self) -> None:
         """Log the settings of the wrapper, then of the wrapped strategy."""
-        names, settings = (type(self).__name__, type(self.strategy).__name__), self.settings()
+        names, settings = (type(self).__name__, type(self.strategy).__name__), self._settings()
         log(INFO, "\t├──> %s around %s%s", *names, settings and f": {settings}")
         self.inner.summary()
 
