@@ -198,13 +198,13 @@ def refused(act: Callable[[], object], kind: type[Exception] = UserError) -> str
         ("id,y,x\na,0,1\nb,1,7341e300\n", "column x, row 1: "),
         ("id,y,x\n,7341,7341\n", "column id, row 0: "),
         ("id,y,x\na7341,0,1\nb,1,1\na7341,1,1\n", "column id: .* rows 0 and 2"),
-        ("id,y,x\na,0,1\nb,1,1,7341\n", "line 3"),
-        ("id,y,x\na7341,0,1,7341\n", "cannot be read"),
+        ("id,y,x\na,0,1\nb,1,1,7341\n", "row 1: 4 cells"),
+        ("id,y,x\na7341,0,1,7341\n", "row 0: 4 cells"),
         ('id,y,x\na,0,"7341\n', "row 1"),
         ("id,y,x\na,0,\udcff7341\n", "position"),
         ("a7341,4242.1,4242.1\n", "column id is missing"),
         # pandas converts a part at a time: it meets the first row's fault before the last one's.
-        ("id,y,x\na,0,kg-7341\n" + 300_000 * "a,0,7341\n" + "a,0,1,7341\n", "line 300003"),
+        ("id,y,x\na,0,kg-7341\n" + 300_000 * "a,0,7341\n" + "a,0,1,7341\n", "row 300001: 4 cells"),
     ],
     ids=lambda value: value[:40],
 )
