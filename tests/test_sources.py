@@ -579,7 +579,8 @@ def test_a_table_of_the_hub_is_split_and_encoded(tmp_path: Path) -> None:
     said = "dataset.input_columns=c: no column of train; allowed are a, b, who, label"
     assert refused(wrong.settle) == said
     assert data.description.endswith(
-        f"standardised by the training rows; from the files in {folder}"
+        f"standardised by the training rows; from the files in {folder}; 20% test rows by "
+        "split_seed 0"
     )
 
 

@@ -68,6 +68,10 @@ class Mnist(Source):
         super().__post_init__()
         if self.classes == AS_DIGITS:
             self.classes = self.digits
+        if not isinstance(self.classes, list | None):
+            raise UserError(
+                f"dataset.classes={self.classes}: allowed are null and a list of different digits"
+            )
         key, given = "digits", [str(digit) for digit in self.digits]
         classes = ALL if self.classes is None else [str(name) for name in self.classes]
         if given not in (classes, [str(digit) for digit in DIGITS]):
