@@ -35,7 +35,10 @@ BASE = "83ad8d0"
 _ONCE = "replies are read once: metrics are averaged in the order in which they came"
 ALLOWED: dict[tuple[str, str], str] = {
     ("vertical*", "out*:main accuracy *"): "a model at chance is marked",
-    ("*", "out*:Setting: *"): "attacks are generic: a run names their class and keys",
+    ("vertical*", "out*:attack success rate *"): "a rate has its interval beside it",
+    ("NormClipping(FedAdam)", "*"): "norms are summed block by block: a last digit, which "
+    "Adam divides by its own size",
+    ("*", "out*:*Setting: *"): "attacks are generic: a run names their class and keys",
     **{
         (case, "*:strategy:train-loss"): _ONCE
         for case in ("*noise*", "*clipping*", "NormClipping*")
