@@ -36,8 +36,8 @@ _ONCE = "replies are read once: metrics are averaged in the order in which they 
 ALLOWED: dict[tuple[str, str], str] = {
     ("vertical*", "out*:main accuracy *"): "a model at chance is marked",
     ("vertical*", "out*:attack success rate *"): "a rate has its interval beside it",
-    ("NormClipping(FedAdam)", "*"): "norms are summed block by block: a last digit, which "
-    "Adam divides by its own size",
+    ("NormClipping(FedAdam)", "*"): "clipped models stand in another order of content, in which "
+    "Flower sums them in float32",
     ("*", "out*:*Setting: *"): "attacks are generic: a run names their class and keys",
     **{
         (case, "*:strategy:train-loss"): _ONCE
