@@ -415,7 +415,12 @@ def test_a_terminated_audit_leaves_nothing(tmp_path: Path) -> None:
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
     )
-    until(lambda: any("train" in file.read_text() for file in tmp_path.glob("*/phase.txt")), 120)
+
+    def trains() -> bool:
+        assert audit.poll() is None
+        return any("train" in file.read_text() for file in tmp_path.glob("*/phase.txt"))
+
+    until(trains, 120)
     children = Path(f"/proc/{audit.pid}/task/{audit.pid}/children").read_text().split()
     assert children
     audit.terminate()
