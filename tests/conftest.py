@@ -5,6 +5,7 @@ import functools
 import gc
 import logging
 import os
+import random
 import subprocess
 import sys
 import time
@@ -147,6 +148,14 @@ mnist._of_digit = functools.cache(mnist._of_digit)
 def _task_identity() -> None:
     """Messages need the identity of the task that sends them."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+
+
+@pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """Let what draws from the generators of a process, as Flower's sampling, draw the same."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (what libraries draw from)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
