@@ -86,13 +86,27 @@ def asked(effect: float) -> pd.DataFrame:
 
 
 def test_who_falls_to_the_adaptive_attack_alone_is_named() -> None:
-    held, fallen = walked(asked(2.0)).splitlines()[0].split("; ")
+    held, fallen, always = walked(asked(2.0)).splitlines()[0].split("; ")
     assert "`strong`" in held
-    assert fallen.endswith("none.")
-    held, fallen = walked(asked(80.0)).splitlines()[0].split("; ")
+    assert fallen.endswith("none")
+    assert "`strong`" in always
+    held, fallen, always = walked(asked(80.0)).splitlines()[0].split("; ")
     assert held.endswith("none")
     assert "`strong`" in fallen
     assert "`weak`" not in fallen
+    assert always.endswith("none.")
+
+
+def test_a_mean_under_the_line_hides_no_run_above_it() -> None:
+    some = asked(2.0)
+    one = (some["defense"] == "strong") & (some["attack"] == "backdoor") & (some["seed"] == 1)
+    some.loc[one, "attack_success"] = 30.0
+    held, _, always = walked(some).splitlines()[0].split("; ")
+    assert "`strong`" in held
+    assert always.endswith("none.")
+    said = answer(effects(some), "targeted")
+    assert "`strong` (19.5)" in said
+    assert "In every single run: none." in said
 
 
 def test_a_defense_that_was_not_tried_with_all_is_not_said_to_hold() -> None:
