@@ -614,3 +614,5 @@ def test_without_the_hub_it_says_what_to_do(
     assert "no answer within 0.1 seconds" in refused(HuggingFace(name="uoft-cs/cifar10").settle)
     with pytest.raises(UserError, match=r"dataset.input_columns=\[\]: allowed with dataset"):
         HuggingFace(name="x", input_columns=[])
+    with pytest.raises(UserError, match=r"dataset.name=: allowed is a name on the hub"):
+        HuggingFace(name="")

@@ -134,8 +134,10 @@ class HuggingFace(SplitSource):
     length: int = bounded(64, least=1)
 
     def __post_init__(self) -> None:
-        """Check that the columns go with the kind."""
+        """Check that there is a name, and that the columns go with the kind."""
         super().__post_init__()
+        if not self.name:  # the folder one is in, to `Path` and to `datasets`
+            raise UserError("dataset.name=: allowed is a name on the hub, or a folder")
         if not self.input_columns or (self.kind != "table" and len(self.input_columns) != 1):
             raise UserError(
                 f"dataset.input_columns={self.input_columns}: allowed with dataset.kind="
