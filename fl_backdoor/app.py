@@ -8,6 +8,7 @@ import shlex
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from flwr.app import Context, Message
 from flwr.app.user_config import UserConfig
 from flwr.clientapp import ClientApp
@@ -20,7 +21,6 @@ from .federation.engines import error_reply
 from .federation.grids import PromptGrid
 from .federation.horizontal import make_client_app
 from .federation.vertical import make_party_app
-from .process import settle
 from .schema import CommonConfig, Config, VerticalConfig
 
 
@@ -54,7 +54,7 @@ def serve(grid: Grid, context: Context) -> None:
     from .screen import Screen
 
     logging.getLogger("flwr").addFilter(_in_one_line)
-    settle()
+    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     grid = PromptGrid(grid)
     console = Screen()
     try:

@@ -71,11 +71,12 @@ def simulate(config: DictConfig) -> tuple[float, ...] | None:
 
 def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> Summary:
     # Seconds of imports, which neither --help nor a slip in the command should wait for.
+    import torch
+
     from .loop.display import Display, LastDisplay
     from .loop.loop import run
-    from .process import settle
 
-    settle()
+    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     last = config.engine.kind == "ray" and not prefix  # of a sweep, other runs follow
     return run(config, path, (LastDisplay if last else Display)(console, prefix))
 

@@ -32,12 +32,11 @@ from benchmarks.bounds import byzfl_module
 from fl_backdoor.config import conf_directory
 from fl_backdoor.data import mnist
 from fl_backdoor.federation.engines import LocalGrid
-from fl_backdoor.process import settle
 from strategies import Robust
 
-# Each process computes as the suite's own do, with one thread: there is one for each core.
+# Each process computes with one thread, as the suite's own do: there is one for each core.
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
-settle()
+torch.set_num_threads(1)
 # A test asks what a killed process leaves, never a machine without power: the disk may be late.
 os.fsync = lambda _: None
 

@@ -13,7 +13,6 @@ from clients.training import Seeded
 from ..config import accepted, build
 from ..errors import UserError
 from ..models.checkpoint import load_checkpoint
-from ..process import settle
 
 CHECKPOINT, DIGEST = "checkpoint", "checkpoint_digest"
 """Keys of ``model`` that are no arguments: weights to start from, and their SHA-256."""
@@ -22,11 +21,11 @@ CHECKPOINT, DIGEST = "checkpoint", "checkpoint_digest"
 def repeat_bits(device: str) -> None:
     """Let this process come to the same bits whenever it computes the same.
 
-    A GPU is asked for deterministic kernels, which
+    With one thread sums have one order everywhere. A GPU is asked for deterministic kernels, which
     is a setting of the process; torch warns of what has none. Its convolutions are in float32: the
     10 bits of torch's own choice, TF32, move a round of ResNet-18 away from the CPU's.
     """
-    settle()
+    torch.set_num_threads(1)
     if device != "cpu":
         # cuBLAS reads it when it begins.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

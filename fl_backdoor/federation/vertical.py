@@ -18,7 +18,6 @@ from strategies.vertical import ActiveParty, Party, VerticalDefense, enrol
 from ..config import build, one_line, restored
 from ..data.vertical.base import Block, Labels, VerticalData
 from ..errors import UserError
-from ..process import settle
 from ..schema import VerticalConfig
 from .horizontal import CLEAN_TWIN
 from .node import node_data, partition_id
@@ -233,7 +232,7 @@ def make_party_app(config: VerticalConfig) -> ClientApp:
     text = json.dumps(asdict(config))
 
     def choose(message: Message, context: Context) -> PassiveParty:
-        settle()
+        torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
         said = message.content.get("config")
         if isinstance(said, ConfigRecord) and CLEAN_TWIN in said:
             context.state[CLEAN_TWIN] = ConfigRecord({CLEAN_TWIN: said[CLEAN_TWIN]})

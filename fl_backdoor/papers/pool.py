@@ -29,11 +29,12 @@ EVERY = 1.0
 
 def train(job: Job) -> str:
     """Do a job in this process, or go on with what its directory holds; return what went wrong."""
+    import torch
+
     from ..loop.display import Display
     from ..loop.loop import run
-    from ..process import settle
 
-    settle()
+    torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
     try:
         config = load(composed(*job.overrides, "resume=true"))
         keep_command(job.path, job.overrides)
