@@ -75,8 +75,10 @@ def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> Summ
 
     from .loop.display import Display, LastDisplay
     from .loop.loop import run
+    from .loop.machine import forget
 
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+    forget()
     last = config.engine.kind == "ray" and not prefix  # of a sweep, other runs follow
     return run(config, path, (LastDisplay if last else Display)(console, prefix))
 

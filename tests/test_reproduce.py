@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -281,3 +282,16 @@ def test_a_sweep_is_read_once() -> None:
     jobs(TWO, Path("o"))
     jobs(TWO, Path("o"))
     assert plans.cached_sweep.cache_info().misses == 2
+
+
+class Hanging:
+    """Is freed by the collector only, as the models of a run are."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_a_job_begins_without_what_the_one_before_left(tmp_path: Path) -> None:
+    left = weakref.ref(Hanging())
+    assert pool.train(Job("x", ("strategy=none_such",), tmp_path, 1.0))
+    assert left() is None

@@ -33,8 +33,10 @@ def train(job: Job) -> str:
 
     from ..loop.display import Display
     from ..loop.loop import run
+    from ..loop.machine import forget
 
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
+    forget()
     try:
         config = load(composed(*job.overrides, "resume=true"))
         keep_command(job.path, job.overrides)
