@@ -134,7 +134,6 @@ def answer(rows: pd.DataFrame, kind: str) -> str:
     found, total = matrix(rows, kind), rows["defense"].nunique()
     worst = {defense: _points(found.worst(defense)) for defense in found.by_worst()}
     held = [f"`{name}` ({value:.1f})" for name, value in worst.items() if value < BEATEN[kind]]
-    always = ", ".join(f"`{name}`" for name in worst if name in _always(rows, kind)) or "none"
     best = min(worst, key=lambda name: worst[name])
     first = ", ".join(held) or f"none; the least is `{best}` ({worst[best]:.1f})"
     beats = {a: sum(found.beaten(d, a) for d in found.defenses) for a in found.attacks}
@@ -143,15 +142,20 @@ def answer(rows: pd.DataFrame, kind: str) -> str:
     least, what = f"{BEATEN[kind]:.0f} points", KINDS[kind].title
     return (
         f"- Defenses that hold every {kind} attack under {least} ({what}, mean over seeds, "
-        f"worst attack in brackets): {first}. In every single run: {always}.\n"
+        f"worst attack in brackets): {first}. In every single run: "
+        f"{_listed(_always(rows, kind, worst))}.\n"
         f"- Attacks that take {least} or more from most defenses: {named}."
     )
 
 
-def _always(rows: pd.DataFrame, kind: str) -> set[str]:
-    """Return the defenses that no single run of a kind of attack has beaten."""
+def _always(rows: pd.DataFrame, kind: str, defenses: Iterable[str]) -> list[str]:
+    """Return those of some defenses that no single run of a kind of attack has beaten."""
     most = rows[rows["kind"] == kind].groupby("defense")["effect"].max()
-    return set(most.index[most < BEATEN[kind]])
+    return [name for name in defenses if most[name] < BEATEN[kind]]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def adaptive(found: Matrix) -> tuple[Matrix, Matrix]:
@@ -190,13 +194,12 @@ def walked(rows: pd.DataFrame) -> str:
         tried = [d for d in found.defenses if all((d, a) in found.cells for a in found.attacks)]
         held = [d for d in tried if _points(others.worst(d)) < BEATEN[kind]]
         fallen = [d for d in held if any(known.beaten(d, a) for a in known.attacks)]
-        names = ", ".join(f"`{name}`" for name in fallen) or "none"
-        whole = ", ".join(f"`{name}`" for name in held if name not in fallen) or "none"
-        always = ", ".join(f"`{name}`" for name in tried if name in _always(rows, kind)) or "none"
+        whole = [name for name in held if name not in fallen]
         said.append(
             f"- {kind.capitalize()}, every attack stays under {BEATEN[kind]:.0f} points, in the "
-            f"mean over seeds: {whole}; every attack but the adaptive one: {names}; "
-            f"every attack in every single run: {always}."
+            f"mean over seeds: {_listed(whole)}; every attack but the adaptive one: "
+            f"{_listed(fallen)}; every attack in every single run: "
+            f"{_listed(_always(rows, kind, tried))}."
         )
     return "\n".join(said)
 

@@ -78,7 +78,8 @@ def _run(config: CommonConfig, path: Path, console: Screen, prefix: str) -> Summ
     from .loop.machine import forget
 
     torch.set_num_threads(1)  # with one thread a process, sums have one order everywhere
-    forget()
+    if prefix:  # of a sweep, of which this process may have run others
+        forget()
     last = config.engine.kind == "ray" and not prefix  # of a sweep, other runs follow
     return run(config, path, (LastDisplay if last else Display)(console, prefix))
 
