@@ -110,6 +110,15 @@ def test_a_paper_that_is_wrong_is_not_reproduced() -> None:
     assert {claim.verdict for claim in found} == {NOT}
 
 
+def test_cells_of_unlike_seeds_are_compared_by_those_that_they_share() -> None:
+    """Seeds that are easier, and were run with few attackers only, are no effect of attackers."""
+    runs = as_the_paper_says().assign(loss=0.11)
+    few = runs[runs["attack.num_attackers"] <= 3]
+    more = [few.assign(seed=few["seed"] + 5, loss=0.05), runs]
+    found = {c.where: c for c in cao2019.claims(pd.concat(more, ignore_index=True))}
+    assert found["Fig. 3: loss with more than 3 attackers"].verdict == NOT
+
+
 def test_two_values_of_s_show_growth_and_no_line() -> None:
     runs = as_the_paper_says()
     ends = runs[runs["attack.poisoned_samples"].isin([300, 500])]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from .cao2019_runs import DEFAULT, TABLE2, prepared
-from .claims import Claim, chosen, judged, seeds, spread
+from .claims import Claim, chosen, in_all, judged, seeds, spread
 from .propositions import Effect, bend, fitted, proposition1, proposition2, proposition3
 
 ALPHA = 0.05
@@ -45,10 +45,11 @@ def _baselines(ten: pd.DataFrame, alone: pd.DataFrame) -> Iterator[Claim]:
         reason="98 % or more counts as almost 100", command="cao_baseline",
     )  # fmt: skip
     single = 100 * alone["main_accuracy"].mean()
+    paired = in_all(pd.concat([ten, alone]), "clients").groupby("clients")["main_accuracy"].mean()
     yield judged(
         "III.B: a participant alone", "accuracy around 90 %",
         f"{spread(alone['main_accuracy'])} %", seeds(alone, ten),
-        holds=abs(single - 90) <= 2, trend=single < accuracy,
+        holds=abs(single - 90) <= 2, trend=bool((paired.diff() > 0).any()),
         reason="500 digits of two kinds are enough for this network; the paper does not say for "
         "how many steps it trained", command="cao_single",
     )  # fmt: skip
@@ -70,7 +71,8 @@ def _aggregation(ten: pd.DataFrame, alone: pd.DataFrame) -> Claim:
 
 def _figure3(attacked: pd.DataFrame, ten: pd.DataFrame) -> Claim:
     runs = chosen(pd.concat([ten, attacked]), goal=1)
-    means = runs[(runs["P"] == 0) | (runs["S"] == 500)].groupby("P")[["loss_first", "loss"]].mean()
+    runs = in_all(runs[(runs["P"] == 0) | (runs["S"] == 500)], "P")
+    means = runs.groupby("P")[["loss_first", "loss"]].mean()
     many = means[means.index > 3]
     grows = bool((many["loss"] >= many["loss_first"]).all())
     few = means[means.index <= 3]["loss"].max()

@@ -98,6 +98,12 @@ def chosen(table: pd.DataFrame, **values: object) -> pd.DataFrame:
     return table[rows]
 
 
+def in_all(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the rows whose seed every value of a column has: means of others differ by seeds."""
+    found = table.groupby("seed")[column].transform("nunique")
+    return table[found == table[column].nunique()]
+
+
 def markdown(claims: Iterable[Claim]) -> str:
     """Write claims as a table."""
     lines = [
