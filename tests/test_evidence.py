@@ -5,9 +5,11 @@ import math
 import re
 import shutil
 import sys
+from base64 import b64decode
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from io import StringIO
+from io import BytesIO, StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +18,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rich.console import Console
 from scipy import stats
 
@@ -31,8 +34,8 @@ from fl_backdoor.measure.settings import result_keys
 from fl_backdoor.report import figures, write_report
 from fl_backdoor.report.__main__ import main
 from fl_backdoor.report.estimate import Estimate
-from fl_backdoor.report.matrix import NO_ATTACK, Section, sections
-from fl_backdoor.report.page import _embedded
+from fl_backdoor.report.matrix import NO_ATTACK, NO_FLOOR, Cell, Matrix, Section, sections
+from fl_backdoor.report.page import _embedded, _section
 from fl_backdoor.report.tidy import BESIDE, readable, settings
 
 from .test_caveats import CONFIG, ROW, SUMMARY
@@ -80,7 +83,8 @@ def planted(
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave figures empty, which are most of the time that a report takes."""
-    monkeypatch.setattr(figures, "save_figure", lambda _, path: path.touch())
+    dot = Image.new("RGB", (1, 1))
+    monkeypatch.setattr(figures, "save_figure", lambda _, path: dot.save(path, "PNG"))
 
 
 def parts(*folders: Path) -> list[Section]:
@@ -172,7 +176,7 @@ def test_the_page_has_what_a_reader_asks_for(
     out, page, _ = reported
     assert "How well do FedAvg and Sniper hold against Backdoor and SignFlip, over 2 seeds?" in page
     assert "Against targeted attacks" in page
-    assert "Against untargeted attacks the best defense by its worst attack is FedAvg" in page
+    assert "Against untargeted attacks only FedAvg was tried (its worst is SignFlip: " in page
     own = summary(real / "flip")
     for text in (
         "python -m fl_backdoor.simulate strategy=sniper seed=1",
@@ -224,11 +228,28 @@ def test_the_page_is_whole_and_needs_nothing_else(reported: tuple[Path, str, lis
 
 def test_figures_without_room_are_named(tmp_path: Path) -> None:
     for name in "abc":
-        (tmp_path / name).write_bytes(bytes(900))
-    [[one, two, three]] = _embedded([[(tmp_path / name, "what") for name in "abc"]], 3000)
-    assert one[0].startswith("data:image/png;base64,AAAA")
-    assert two[0] == one[0]
+        Image.new("RGB", (40, 30), (255, 127, 14)).save(tmp_path / name, "PNG")
+    figures = [(tmp_path / name, "what") for name in "abc"]
+    [[(image, _, _)]] = _embedded([figures[:1]], 3000)
+    [[one, two, three]] = _embedded([figures], 2 * len(image))
+    assert one == (image, "a", "what")
+    assert two == (image, "b", "what")
     assert three == ("", "c", "what")
+    with Image.open(BytesIO(b64decode(image.removeprefix("data:image/png;base64,")))) as shown:
+        assert (shown.size, shown.convert("RGB").getpixel((39, 29))) == ((40, 30), (255, 127, 14))
+
+
+@pytest.mark.parametrize("many", [1, 2, 4, 7])
+def test_names_of_attacks_do_not_overlap(many: int) -> None:
+    names = [f"LabelFlipping poisoned_samples={n}00 poisoning=fill" for n in range(many)]
+    cell = Cell(Estimate(0.9, 0.0, 2), Estimate(0.5, 0.0, 2), 2, 0, 0)
+    matrix = Matrix(NO_FLOOR, ["FedAvg"], names, {("FedAvg", name): cell for name in names})
+    figure = figures._points(matrix)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == many
+    assert not any(one.overlaps(other) for one, other in pairwise(boxes))
+    assert all(figure.bbox.contains(*corner) for box in boxes for corner in (box.min, box.max))
 
 
 def test_runs_that_differ_in_more_than_the_axes_are_split(tmp_path: Path) -> None:
@@ -240,6 +261,7 @@ def test_runs_that_differ_in_more_than_the_axes_are_split(tmp_path: Path) -> Non
         planted(tmp_path / f"c-{seed}", {"seed": seed, "num_rounds": 20}, {"main_accuracy": 0.1})
     short, long = parts(tmp_path)
     assert (short.reason, long.reason) == ({"num_rounds": "10"}, {"num_rounds": "20"})
+    assert _section(short, [], more=True)["brief"] == "num_rounds=10"
     [matrix] = short.matrices
     assert matrix.cells["Krum", "LabelFlipping"].accuracy == Estimate(0.9, 0.0, 2)
     [matrix] = long.matrices

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from ..measure.figures import new_axes, save_figure
+from ..measure.figures import new_axes, save_figure, turned
 from ..measure.measures import Measure, drawn
 from ..measure.runs import RUN
 from .estimate import Estimate
@@ -112,9 +112,10 @@ def _points(matrix: Matrix) -> Any:
     axes.axhline(100 * matrix.kind.beaten, color="black", lw=0.8, ls=":")
     axes.set_xlim(-0.5, len(matrix.attacks) - 0.5)
     labels = [_wrapped(name, 22) for name in matrix.attacks]
-    axes.set_xticks(range(len(labels)), labels)
-    if len(labels) > 4:
-        axes.tick_params(axis="x", labelrotation=90)
+    lines = [line for label in labels for line in label.split("\n")]
+    degrees, more = turned(lines, (figure.get_figwidth() - 1) / len(labels))
+    figure.set_figheight(figure.get_figheight() + more)
+    axes.set_xticks(range(len(labels)), labels, rotation=degrees)
     axes.set(xlabel="attack", ylabel=f"{fill(matrix.kind.title, 40)} ({matrix.kind.unit})")
     axes.grid(axis="y", alpha=0.3)
     _legend(figure, axes)
@@ -124,6 +125,7 @@ def _points(matrix: Matrix) -> Any:
 def _curves(rows: pd.DataFrame, measure: Measure, unit: str) -> Any:
     """Draw a measure over rounds: a panel an attack, a line a defense."""
     rows = rows[rows[measure.name].notna()]
+    first, last = rows["number"].min(), rows["number"].max()
     attacks, defenses = in_order(rows[ATTACK])[:MOST_PANELS], in_order(rows[DEFENSE])
     columns = min(2, len(attacks))
     high = -(-len(attacks) // columns)
@@ -141,7 +143,7 @@ def _curves(rows: pd.DataFrame, measure: Measure, unit: str) -> Any:
             axes.fill_between(numbers, mean - half, mean + half, color=look["color"], alpha=0.15)
             axes.lines[-1].set_label(name)
         axes.set(title=_wrapped(attack, 40), xlabel=unit, ylabel=f"{measure.title.strip()} (%)")
-        axes.set(ylim=(-3, 103))
+        axes.set(xlim=(first - 0.5, last + 0.5), ylim=(-3, 103))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     for axes in panels[len(attacks) :]:

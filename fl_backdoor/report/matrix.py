@@ -121,7 +121,10 @@ class Matrix:
         ]
 
     def answer(self) -> str:
-        """Name the best defense by its worst attack, and the attack that beats most."""
+        """Name the best defense by its worst attack, and the attack that beats most.
+
+        Of a single defense, which is no best one, its worst attack.
+        """
         whole = {d: w for d in self.defenses if not self.untold(d) and (w := self.worst(d))}
         if not whole:
             return f"Against {self.kind.name} attacks no defense has been tried with all of them."
@@ -141,10 +144,12 @@ class Matrix:
             beats = f"no attack reaches {least} against any"
         left = [d for d in self.defenses if d not in whole]
         but = f" Not ranked, as runs are missing: {', '.join(left)}." if left else ""
+        first = f"the best defense by its worst attack is {best} ({attack}"
+        if len(self.defenses) == 1:
+            first = f"only {best} was tried (its worst is {attack}"
         return (
-            f"Against {self.kind.name} attacks the best defense by its worst attack is {best} "
-            f"({attack}: {self.kind.title} {self.kind.text(estimate)} {unit}{tied}); "
-            f"{beats}.{but}"
+            f"Against {self.kind.name} attacks {first}: {self.kind.title} "
+            f"{self.kind.text(estimate)} {unit}{tied}); {beats}.{but}"
         )
 
     def _mean(self, attack: str) -> float:

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ MARK: Final = '<meta name="generator" content="fl_backdoor.report">'
 
 LARGEST: Final = 2_900_000
 """Bytes of a page; figures that it has no room for are named, and lie beside it."""
+DATA: Final = ("data", "data_digest")
+"""Columns that tell what the data were; keys of the configuration say it shorter."""
 MOST_LISTED: Final = 1000
 """Runs whose command is listed; the table beside the page has them all."""
 
@@ -79,7 +82,7 @@ def written(
         ],
         "runs": [_run(row) for _, row in table.head(MOST_LISTED).iterrows()],
         "count": len(table),
-        "data": _counted(table, ["data", "data_digest"]),
+        "data": _counted(table, DATA),
         "versions": _counted(table, sorted(k for k in table if k.startswith("versions."))),
         "skipped": skipped,
         "again": again,
@@ -109,13 +112,16 @@ def _names(parts: Sequence[Section], axis: str, what: str) -> str:
 
 
 def _section(part: Section, lines: list[str], *, more: bool) -> dict[str, Any]:
+    reason = {
+        key: _shortened(value)
+        for key, value in part.reason.items()
+        if not (value == NOTHING and PROTOCOL in part.reason)  # of the other protocol
+    }
+    chosen = [f"{key}={value}" for key, value in reason.items() if key not in DATA]
     return {
-        "reason": {
-            key: _shortened(value)
-            for key, value in part.reason.items()
-            if not (value == NOTHING and PROTOCOL in part.reason)  # of the other protocol
-        },
+        "reason": reason,
         "apart": more,
+        "brief": ", ".join(chosen[:MOST_NAMED]) + ", ..." * (len(chosen) > MOST_NAMED),
         "answers": [matrix.answer() for matrix in part.matrices],
         "matrices": [_matrix(matrix) for matrix in part.matrices],
         "clean": [] if part.matrices else _clean(part),
@@ -225,10 +231,20 @@ def _embedded(figures: Sequence[Figures], room: int) -> Iterable[list[tuple[str,
     for some in figures:
         found.append([])
         for path, what in some:
-            image = f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
+            image = _image(path)
             if len(image) <= room:
                 room -= len(image)
             else:
                 image = ""
             found[-1].append((image, path.name, what))
     return found
+
+
+def _image(path: Path) -> str:
+    """Return a figure as a data URL, of 256 colors: a third of the bytes of its file."""
+    from PIL import Image
+
+    content = BytesIO()
+    with Image.open(path) as image:
+        image.convert("RGB").quantize().save(content, "PNG")
+    return f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"

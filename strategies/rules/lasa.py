@@ -53,8 +53,8 @@ class LASA(Robust):
     Notes
     -----
     *Threat model*: fewer than half of the clients send anything. *Assumes* nothing of their number;
-    knows the layers, which are the model's arrays. *Guarantee*: the paper bounds the distance to the
-    honest mean (kappa-robustness), and with it the error of training. *Cost*: O(n d).
+    knows the layers, which are the model's arrays. *Guarantee*: the paper bounds the distance from
+    the honest mean (kappa-robustness), and with it the error of training. *Cost*: O(n d).
 
     A client's vote is the part of the parameters for which it counts. Updates are clipped to the
     median of their norms first. In a round of one or two models the rule cannot act. A layer for
