@@ -167,6 +167,13 @@ def test_the_image_decides_where_a_trigger_may_lie() -> None:
         new(corner=[6, 1]).stamp(IMAGES, {})
 
 
+@pytest.mark.parametrize("corner", [[], [1], [1, 2, 3]])
+def test_a_corner_is_a_row_and_a_column(corner: list[int]) -> None:
+    words = r"^corner=\[.*\]: allowed are two integers \[row, column\]$"
+    with pytest.raises(ValueError, match=words):
+        new(corner=corner)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [

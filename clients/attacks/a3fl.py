@@ -118,6 +118,8 @@ class A3FL(Attack):
             raise ValueError(f"step_size={self.step_size}: allowed is a finite number > 0")
         if not 0 <= self.adversarial_weight < math.inf:
             raise ValueError(f"adversarial_weight={self.adversarial_weight}: allowed is 0 or more")
+        if len(self.corner) != 2:
+            raise ValueError(f"corner={self.corner}: allowed are two integers [row, column]")
 
     def settle(self, inputs: Tensor, vocabulary: int) -> None:  # noqa: ARG002
         """Refuse data on which the trigger has no place."""
