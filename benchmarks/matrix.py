@@ -137,14 +137,14 @@ def answer(rows: pd.DataFrame, kind: str) -> str:
     best = min(worst, key=lambda name: worst[name])
     first = ", ".join(held) or f"none; the least is `{best}` ({worst[best]:.1f})"
     beats = {a: sum(found.beaten(d, a) for d in found.defenses) for a in found.attacks}
-    most = sorted(beats, key=lambda name: -beats[name])[:3]
-    named = ", ".join(f"`{name}` ({beats[name]} of {total})" for name in most)
+    most = sorted(filter(beats.get, beats), key=lambda name: -beats[name])[:3]
+    named = ", ".join(f"`{name}` ({beats[name]} of {total})" for name in most) or "none"
     least, what = f"{BEATEN[kind]:.0f} points", KINDS[kind].title
     return (
         f"- Defenses that hold every {kind} attack under {least} ({what}, mean over seeds, "
         f"worst attack in brackets): {first}. In every single run: "
         f"{_listed(_always(rows, kind, worst))}.\n"
-        f"- Attacks that take {least} or more from most defenses: {named}."
+        f"- Attacks that take {least} or more from the most defenses: {named}."
     )
 
 

@@ -73,6 +73,15 @@ def test_a_run_with_it_is_another_than_the_honest_one(
          "attack.knowledge=own: allowed are attackers, all"),
         (["attack=a3fl", "attack.corner=[25,0]"],
          "attack.corner=[25, 0]: allowed are [0, 0] to [23, 23] for attack.size=5"),
+        *(
+            (["attack=adaptive", f"attack.data.{name}={given}"],
+             f"attack.data.{name}={value}: allowed is attack.{name}, which says it of the attack "
+             "around this one")
+            for name, given, value in (
+                ("num_attackers", "1", "1"), ("share", "0.2", "0.2"), ("roster", "[1]", "[1]"),
+                ("schedule", "[2]", "[2]"), ("learning_rate", "0.1", "0.1"),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_what_it_cannot_act_on_is_refused_before_training(

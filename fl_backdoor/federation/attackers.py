@@ -20,7 +20,7 @@ from clients.attacker import knowledge
 from ..config import build, one_line
 from ..data.base import Data
 from ..errors import UserError
-from .roster import ROSTER
+from .roster import ROSTER, refuse_roster
 from .triggers import build_trigger
 
 AROUND = ("replacement", "max_norm")
@@ -80,6 +80,7 @@ def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Atta
     if isinstance(trigger, dict) and isinstance(attack, Backdoor):
         attack.trigger = build_trigger(f"{key}.trigger", trigger)
     if carried is not None:
+        refuse_roster(carried, f"{key}.data")
         attack.data = build_attack(carried, classes, f"{key}.data")
     if (factor := around.get("replacement")) is not None:
         attack = ModelReplacement(factor=factor, data=attack)

@@ -167,5 +167,22 @@ def build_roster(node: Any) -> Roster:
     return roster
 
 
+def refuse_roster(node: Any, key: str) -> None:
+    """Refuse who attacks in the node of an attack that another carries: the outermost says it.
+
+    Raises
+    ------
+    UserError
+        Naming the key, where it is not as every attack's configuration has it.
+    """
+    usual = {field.name: field.default for field in fields(Roster)} | {"num_attackers": 3}
+    for name in sorted(ROSTER & dict(node).keys(), key="num_attackers".__eq__):  # share sets it
+        if node[name] != usual[name]:
+            raise UserError(
+                f"{key}.{name}={node[name]}: allowed is attack.{name}, which says it of the attack "
+                "around this one"
+            )
+
+
 def _is_round(value: Any) -> bool:
     return type(value) is int and value >= 1
