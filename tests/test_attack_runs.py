@@ -73,6 +73,13 @@ def test_a_run_with_it_is_another_than_the_honest_one(
          "attack.knowledge=own: allowed are attackers, all"),
         (["attack=a3fl", "attack.corner=[25,0]"],
          "attack.corner=[25, 0]: allowed are [0, 0] to [23, 23] for attack.size=5"),
+        (["attack=villain"],
+         "attack._target_=clients.vertical.Villain: allowed with protocol=vertical"),
+        (["attack=adaptive", "attack@attack.data=label_inference"],
+         "attack.data._target_=clients.vertical.LabelInference: allowed with protocol=vertical"),
+        (["attack=active_party"],
+         "attack._target_=fl_backdoor.federation.vertical_attacks.ActivePartyBackdoor: allowed "
+         "with protocol=vertical"),
         *(
             (["attack=adaptive", f"attack.data.{name}={given}"],
              f"attack.data.{name}={value}: allowed is attack.{name}, which says it of the attack "

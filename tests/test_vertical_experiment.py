@@ -564,7 +564,7 @@ def test_parties_of_other_rows_are_named(tmp_path: Path, party: int, attack: str
         (["+defenses.mine=1"], "defenses.mine=1"),
         (["+defenses.mine._target_=clients.Mine"], "defenses.mine"),
         (["top._target_=fl_backdoor.models.DenseBottom"], "top"),
-        (["attack._target_=clients.LabelFlipping"], "attack"),
+        (["attack._target_=clients.LabelFlipping"], "LabelFlipping: allowed with protocol=horiz"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )

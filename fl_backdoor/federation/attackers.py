@@ -16,12 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from clients import Attack, Backdoor, ModelReplacement, NormProjection
 from clients.attacker import knowledge
+from clients.vertical import PartyAttack
 
 from ..config import build, one_line
 from ..data.base import Data
 from ..errors import UserError
 from .roster import ROSTER, refuse_roster
 from .triggers import build_trigger
+from .vertical_attacks import VerticalAttack
 
 AROUND = ("replacement", "max_norm")
 """Keys that every attack takes: model replacement around it, and a projection around both."""
@@ -55,6 +57,8 @@ def build_attack(node: Any, classes: Sequence[str], key: str = "attack") -> Atta
     node = dict(node)
     if str(node.get("_target_", "")).rpartition(".")[2] == "NoAttack":
         return Attack()  # attack=none is of both protocols
+    if isinstance(kind := _class(node), type) and issubclass(kind, PartyAttack | VerticalAttack):
+        raise UserError(f"{key}._target_={node['_target_']}: allowed with protocol=vertical")
     own = _settings(node)
     around = {name: node.pop(name, None) for name in AROUND if name not in own}
     for name, value in around.items():

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_object
 from torch import Tensor, nn
 
+from clients import Attack
 from clients.vertical import PartyAttack
 from strategies.vertical import ActiveParty, BackdoorActiveParty, SumTop
 
@@ -234,6 +235,8 @@ def build_attack(node: Any) -> VerticalAttack:
         kind = get_object(node["_target_"])
     except (HydraException, ImportError, ValueError, TypeError, KeyError, AttributeError):
         kind = None  # build says what is wrong
+    if isinstance(kind, type) and issubclass(kind, Attack):
+        raise UserError(f"attack._target_={node['_target_']}: allowed with protocol=horizontal")
     if isinstance(kind, type) and issubclass(kind, PartyAttack):
         arguments = arguments_of(kind)
         own = {"target", "parties"} | ({"num_targets"} if "target_rows" in arguments else set())
