@@ -110,6 +110,11 @@ def test_a_round_that_keeps_the_model_is_no_step(kind: Any, reply: Any, record: 
     assert all(one.remember()[name] is value for name, value in before.items())
 
 
+@pytest.mark.parametrize("kind", [FedAdam, FedYogi])
+def test_a_tau_whose_square_is_infinite_moves_nothing(kind: Any, reply: Any, record: Any) -> None:
+    assert close(played(kind(FedAvg(), tau=1e300), reply, record), drawn(99))
+
+
 def test_another_models_memory_is_not_used(reply: Any, record: Any) -> None:
     one = FedAdam(FedAvg())
     one.memory = {"m": np.ones(3), "v": np.ones(3)}

@@ -83,13 +83,13 @@ class ServerOptimizer(Wrapper):
             for start in range(0, size, _BLOCK):
                 block = slice(start, start + _BLOCK)
                 past = {name: kept[block] for name, kept in known.items()}
-                step, kept = self.step(model[block] - center[block], past)
-                model[block] = center[block] + self.learning_rate * step
-                for name, values in kept.items():
-                    # As large as models are, and so in their precision.
-                    if name not in memory:
-                        memory[name] = np.empty(size, round.models.dtype)
-                    with np.errstate(over="ignore"):
+                with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told
+                    step, kept = self.step(model[block] - center[block], past)
+                    model[block] = center[block] + self.learning_rate * step
+                    for name, values in kept.items():
+                        # As large as models are, and so in their precision.
+                        if name not in memory:
+                            memory[name] = np.empty(size, round.models.dtype)
                         memory[name][block] = values
             if np.isfinite(model).all():  # or else the model stays, and so does this
                 self.memory |= memory
@@ -198,7 +198,7 @@ class FedAdam(ServerOptimizer):
     def step(self, delta: Vector, past: Mapping[str, Vector]) -> tuple[Vector, dict[str, Vector]]:
         """Return the mean of the steps, each coordinate divided by its size."""
         m = average(past.get("m", np.zeros(1)), delta, self.beta_1)
-        v = self.second(past.get("v", np.full(1, self.tau**2)), delta)
+        v = self.second(past.get("v", np.full(1, self.tau) ** 2), delta)
         return m / (np.sqrt(v) + self.tau), {"m": m, "v": v}
 
     def second(self, v: Vector, delta: Vector) -> Vector:
