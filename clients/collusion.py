@@ -96,7 +96,7 @@ class Colluders(GridProxy):
         self._attacks = who if callable(who) else who.__contains__
         self._number = number or (lambda node: node)
         self._seed = seed
-        self._hooks = attack.hooks("collude")
+        self._layers = [a for a in attack.layers() if type(a).collude is not Attack.collude]
         self._batches: dict[str, tuple[_Batch, int]] = {}
         self._idle: set[int] = set()
 
@@ -170,7 +170,7 @@ class Colluders(GridProxy):
             return False
         number = self._number(node)
         if not self._attacks(node):
-            if self.knowledge == "all" and self._hooks:
+            if self.knowledge == "all" and self._layers:
                 batch.honest[number] = reply
             return False
         for name, array in (take_attack_memory(reply) or {}).items():
@@ -179,7 +179,7 @@ class Colluders(GridProxy):
             self._count([number])
         if clean := take_attack_memory(reply, CLEAN):
             batch.clean[number] = clean
-        if not self._hooks:
+        if not self._layers:
             return False
         batch.own[number] = reply
         return True
@@ -217,21 +217,25 @@ class Colluders(GridProxy):
             self._count(numbers)
             return
         clean = [batch.clean[number] for number in numbers if number in batch.clean]
+        others, theirs = _finite(honest if self.knowledge == "all" else [], start, columns)
         view = View(
             round=batch.round,
             center=_row(start, columns),
             own=own,
-            honest=_finite(honest, start, columns)[1] if self.knowledge == "all" else None,
+            honest=theirs if self.knowledge == "all" else None,
             asked=batch.asked,
             columns=columns,
             seed=self._seed,
             memory=self.memory_of(SHARED),
             clean=_updates(clean, start, columns) if len(clean) == len(own) else None,
             sent=batch.sent,
+            clients=(*numbers, *self._numbers(others)),
         )
         trained = view.own
-        for collude in self._hooks:
-            sent = np.asarray(collude(view), dtype=np.float64)
+        for layer in self._layers:
+            # Each sees what it may know itself, and not what another of them may.
+            seen = view if layer.knowledge == "all" else replace(view, honest=None)
+            sent = np.asarray(layer.collude(seen), dtype=np.float64)
             if sent.shape != trained.shape:
                 raise ValueError(
                     f"{type(self.attack).__name__}.collude returns shape {sent.shape}: allowed is "

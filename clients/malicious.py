@@ -89,6 +89,10 @@ class MaliciousClient(HonestClient):
         self.seat.round = server_round(message)
         self.seat.memory, self.seat.scratch = recall(message, context), {}
         reply = super().train(message, context)
+        if not asked and self.attack.hooks("collude"):
+            self.seat.refuse(
+                self.attack, "nobody asks its attackers together: see clients.Colluders"
+            )
         for attack in self._unpoisoned:
             self.seat.refuse(attack, f"it changes none of {len(self.labels)} samples")
         mark_idle(reply, self.seat.idle())

@@ -36,7 +36,7 @@ def attack_mod(attack: Attack, *, seed: int = 0, statistics: Collection[str] = (
     ValueError
         If the attack has other hooks, or none.
     """
-    others = [h for h in ("poison", "loss", "project", "constrain") if attack.hooks(h)]
+    others = [h for h in ("poison", "loss", "project", "constrain", "collude") if attack.hooks(h)]
     if others or not attack.hooks("craft"):
         raise ValueError(
             f"{type(attack).__name__} needs the hooks {', '.join(others) or 'craft'}: allowed in a "

@@ -117,6 +117,8 @@ class View:
         What the attackers' clean data make of the model; None unless the attack `compares`.
     sent : ArrayRecord
         The model that was sent, whole.
+    clients : tuple of int
+        Numbers of the clients whose updates these are: the attackers', then the others'.
     notes : dict
         For what is worth a column of the round: numbers and words, by name. `refuse` adds
         ``cannot-act``: how many attackers send what they trained.
@@ -132,6 +134,7 @@ class View:
     memory: Memory
     clean: NDArray[np.float64] | None = None
     sent: ArrayRecord = field(default_factory=ArrayRecord)
+    clients: tuple[int, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -57,10 +57,12 @@ def largest_shift(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """
     from sklearn.cluster import MeanShift, estimate_bandwidth  # as above
 
-    bandwidth = max(1e-9, estimate_bandwidth(points, quantile=0.5))  # 0 of equal points
+    least = 1e-6  # of equal points it is 0, and distances between them are rounding, up to 1e-8
+    bandwidth = max(least, estimate_bandwidth(points, quantile=0.5))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where bins are no fewer than points, those are the seeds
-        shift = MeanShift(bandwidth=bandwidth, bin_seeding=True, cluster_all=False)
+        seeded = bandwidth > least  # seeds of bins are in float32
+        shift = MeanShift(bandwidth=bandwidth, bin_seeding=seeded, cluster_all=False)
         labels = shift.fit_predict(points)
     within = labels[labels >= 0]
     largest: NDArray[np.bool_] = labels == np.bincount(within).argmax()

@@ -42,7 +42,9 @@ def hessian_product(s: Vectors, y: Vectors, v: NDArray[np.floating]) -> Vector:
 
 
 def move(memory: dict[str, NDArray[Any]], center: NDArray[np.floating]) -> Vector | None:
-    """Return ``H (w_t - w_{t-1})``, shape (p,), by what `remember_step` has kept; None at first.
+    """Return ``H (w_t - w_{t-1})``, shape (p,), by what `remember_step` has kept.
+
+    None at first, and where it is not finite.
 
     Parameters
     ----------
@@ -55,7 +57,16 @@ def move(memory: dict[str, NDArray[Any]], center: NDArray[np.floating]) -> Vecto
     if not numbers:
         return None
     s, y = ([memory[f"{name}/{number}"] for number in numbers] for name in "sy")
-    return hessian_product(s, y, np.subtract(center, memory["center"], dtype=np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        hv = hessian_product(s, y, np.subtract(center, memory["center"], dtype=np.float64))
+    return hv if np.isfinite(hv).all() else None
+
+
+def bounded(vector: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[np.floating]:
+    """Return a vector in another precision; what is too large for it is its largest number."""
+    most = np.finfo(dtype).max
+    within: NDArray[np.floating] = np.clip(vector, -most, most).astype(dtype)
+    return within
 
 
 def remember_step(
@@ -66,6 +77,8 @@ def remember_step(
     window: int,
 ) -> None:
     """Keep what the global model did in the last rounds, in its precision.
+
+    A difference that is not finite there, as attackers may cause, is left out.
 
     Parameters
     ----------
@@ -78,9 +91,12 @@ def remember_step(
     window : int
         Rounds to keep.
     """
-    step = step.astype(center.dtype)
-    if "center" in memory and (moved := center - memory["center"]).any():
-        memory[f"s/{number:09}"], memory[f"y/{number:09}"] = moved, step - memory["step"]
+    step = bounded(step, center.dtype)
+    if "center" in memory:
+        with np.errstate(over="ignore"):
+            moved, bent = center - memory["center"], step - memory["step"]
+        if moved.any() and np.isfinite(moved).all() and np.isfinite(bent).all():
+            memory[f"s/{number:09}"], memory[f"y/{number:09}"] = moved, bent
     for name in "sy":
         for old in sorted(key for key in memory if key.startswith(f"{name}/"))[:-window]:
             del memory[old]

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore import log
 from numpy.typing import NDArray
 
-from .replies import with_records
+from .replies import with_records, with_votes
 from .robust import Robust
 from .round import Outcome, Round
 from .snapshot import restore, snapshot
@@ -119,10 +119,12 @@ class Screened(Robust):
         reply = round.replies[row]
         record = reply.message.content.array_records[reply.record]
         arrays = {name: record[name] for name in reply.values}
+        message = reply.message
         if round.rewritten:
             arrays |= dict(round.layout.arrays(round.models[row], round.statistics[row]))
+            message = with_votes(message, self.weighted_by_key, float(round.votes[row]))
         # A record of its own: some of Flower's strategies empty those that they are given.
-        return with_records(reply.message, {reply.record: ArrayRecord(arrays)})
+        return with_records(message, {reply.record: ArrayRecord(arrays)})
 
     def _outcome(self, arrays: ArrayRecord, notes: dict[str, Any], round: Round) -> Outcome:
         """Take a model apart into what wrappers may change, and the rest."""

@@ -138,7 +138,9 @@ def told(
     for name, value in outcome.notes.items():
         key = name.replace("-", "_")
         if not isinstance(value, np.ndarray):
-            metrics[name] = report[key] = value
+            metrics[name] = value
+            if key not in ("nodes", "votes") and not key.endswith("_nodes"):
+                report[key] = value  # else clients named a metric as ids are named here
         elif value.dtype == np.bool_:
             report[f"{key}_nodes"] = sorted(ids[value].tolist())
             metrics[name] = int(value.sum())

@@ -195,10 +195,10 @@ def with_records(reply: Message, records: Mapping[str, ArrayRecord | MetricRecor
     return copy
 
 
-def with_one_vote(reply: Message, weighted_by_key: str) -> Message:
-    """Return a copy of a reply whose number of examples is 1, for the uniform average."""
+def with_votes(reply: Message, weighted_by_key: str, votes: float = 1.0) -> Message:
+    """Return a copy of a reply with another number of examples: 1 for the uniform average."""
     name, metrics = metrics_of(reply, weighted_by_key)
-    return with_records(reply, {name: MetricRecord({**metrics, weighted_by_key: 1.0})})
+    return with_records(reply, {name: MetricRecord({**metrics, weighted_by_key: votes})})
 
 
 def _read(

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .checks import check_bool
 from .record import record, seen, told
-from .replies import Reply, metrics_of, screen, screen_metrics, with_one_vote
+from .replies import Reply, metrics_of, screen, screen_metrics, with_votes
 from .round import Outcome, Round, whole_model
 from .stand_in import StandIn
 from .watch import SAID, OnRound, Watch, warn_of_lookalikes
@@ -233,7 +233,7 @@ class Robust(StandIn):
 
     def voting(self, reply: Message) -> Message:
         """Return a reply as it is to be averaged: with one vote, unless ``weighted``."""
-        return reply if self.weighted else with_one_vote(reply, self.weighted_by_key)
+        return reply if self.weighted else with_votes(reply, self.weighted_by_key)
 
     def check_needs(self) -> None:
         """Refuse to begin without what the rule needs.

@@ -81,6 +81,14 @@ class Layout:
         start = self._starts[name]
         return slice(start, start + math.prod(self.shapes[name]))
 
+    def holds(self, parameters: NDArray[np.float64]) -> bool:
+        """Tell whether parameters, shape (p,), are finite in the precision of their arrays."""
+        return all(
+            np.abs(parameters[self.columns(name)]).max(initial=0) <= np.finfo(dtype).max
+            for name, dtype in self.dtypes.items()
+            if self.columns(name).stop <= len(parameters)
+        )
+
     def neurons(
         self, layer: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

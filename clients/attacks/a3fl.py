@@ -158,7 +158,7 @@ class A3FL(Attack):
         if seat.model is not None and len(inputs):
             learned = self.learn(seat.model.eval(), inputs, labels, seat)
             seat.memory[TRIGGER] = learned.cpu().numpy()
-        return with_trigger(inputs, labels, self.goal, self.fraction, seat)
+        return with_trigger(inputs, labels, self.goal, float(self.fraction), seat)
 
     def learn(self, model: nn.Module, inputs: Tensor, labels: Tensor, seat: Seat) -> Tensor:
         """Return the trigger that the round learns, of shape (..., size, size)."""

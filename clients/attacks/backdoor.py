@@ -126,7 +126,8 @@ class Backdoor(Attack):
 
     def poison(self, inputs: Tensor, labels: Tensor, seat: Seat) -> tuple[Tensor, Tensor]:
         """Stamp a seeded draw of the samples of other classes, and relabel them."""
-        poisoned = self.fraction or HALF if self.poisoned_samples is None else self.poisoned_samples
+        count = self.poisoned_samples
+        poisoned = float(self.fraction or HALF) if count is None else count
         return with_trigger(inputs, labels, self.planted(inputs, seat), poisoned, seat)
 
     def planted(self, inputs: Tensor, seat: Seat) -> Goal:  # noqa: ARG002

@@ -40,10 +40,11 @@ class Mimic(Colluding):
         """Send the update of the same client from all."""
         centred = view.known - view.known.mean(axis=0)
         products = centred @ centred.T
-        before = view.memory.get("products")
-        if before is not None and before.shape == products.shape:  # else some were not there
-            products = products + before
-        view.memory["products"] = products
+        clients, before = np.array(view.clients[: len(products)]), view.memory
+        past = before.get("products", products)
+        if np.array_equal(clients, before.get("clients", ())) and past.shape == products.shape:
+            products = products + past  # else others were there
+        view.memory.update(clients=clients, products=products)
         if view.alike:
             return view.refuse(self, "the updates known are equal, whomever it copies")
         along = np.linalg.eigh(products).eigenvectors[:, -1]

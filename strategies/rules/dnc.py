@@ -100,8 +100,11 @@ class DnC(Robust):
         self.iterations, self.dimension, self.seed = iterations, dimension, seed
 
     def check(self, num_clients: int) -> None:
-        """Refuse more malicious clients than a minority."""
+        """Refuse more malicious clients than a minority, and a factor by which nobody is kept."""
         check_allowed(self, "num_malicious", 0, (num_clients - 1) // 2, num_clients)
+        if self.num_malicious:
+            most = (num_clients - 1) / self.num_malicious
+            check_allowed(self, "filter_factor", 0, most, num_clients)
 
     def aggregate(self, round: Round) -> Outcome:
         """Average the updates that are good in every draw."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..checks import check_count
 from ..clusters import kmeans, number_of_clusters
-from ..curvature import move, remember_step
+from ..curvature import bounded, move, remember_step
 from ..graph.distances import distance
 from ..robust import Robust
 from ..round import Outcome, Round
@@ -110,7 +110,7 @@ class FLDetector(Robust):
                 scores[i] = window.mean()
         for old in [key for key in memory if key.startswith("update/")]:
             del memory[old]  # it predicts the next round only
-        memory.update({key: round.updates[i].astype(dtype) for i, key in enumerate(keys)})
+        memory.update({key: bounded(round.updates[i], dtype) for i, key in enumerate(keys)})
         return scores
 
     def _exclude(self, clients: NDArray[Any], scores: Vector, rng: np.random.Generator) -> None:

@@ -93,5 +93,9 @@ class FLTrust(Robust):
             return Outcome.refuse(self, "no update points where the root data do", votes, notes)
         norm = distance(root, np.zeros_like(root))
         factors = np.divide(norm, round.updates.norms, out=np.zeros_like(votes), where=votes > 0)
-        model = round.moved(self.learning_rate * round.shares(votes) * factors)
+        steps = self.learning_rate * round.shares(votes) * factors
+        # Not `Round.moved`: of factors without bound its differences of models are only rounding.
+        order, model = round.order, round.center.astype(np.float64)
+        for columns, block in round.updates.blocks():
+            model[columns] += steps[order] @ block[order]
         return Outcome(model, votes, notes)

@@ -91,8 +91,10 @@ class ServerOptimizer(Wrapper):
                         if name not in memory:
                             memory[name] = np.empty(size, round.models.dtype)
                         memory[name][block] = values
-            if np.isfinite(model).all():  # or else the model stays, and so does this
+            if round.layout.holds(model):
                 self.memory |= memory
+            else:  # the model stays, and what led beyond its numbers would lead there again
+                self.memory.clear()
         return outcome
 
 
