@@ -39,7 +39,7 @@ def vector(arrays: ArrayRecord) -> np.ndarray:
 
 
 @given(
-    fraction=st.floats(0, 1, exclude_min=True),
+    fraction=st.floats(0, 1, exclude_min=True) | st.just(1),  # which is no number of samples
     pattern=st.sets(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1),
     seed=st.integers(0, 2**32),
 )

@@ -352,3 +352,12 @@ def test_other_messages_pass() -> None:
     assert len(list(grid.send_and_receive(question))) == 2
     assert len(list(grid.pull_messages(grid.push_messages(question)))) == 2
     assert not attack.views
+
+
+def test_in_a_nest_each_sees_what_it_may_know(how: str) -> None:
+    outer, inner = ALittle(), InnerProduct()
+    outer.data = inner
+    ask(Colluders(LocalGrid(client, NODES), outer, WHO), how)
+    assert [view.honest is None for view in outer.views] == [True]
+    assert [view.honest is None for view in inner.views] == [False]
+    assert len(outer.views[0].clients) == NODES

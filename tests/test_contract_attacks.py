@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -237,3 +237,14 @@ def test_its_class_names_its_paper(name: str) -> None:
         if type(layer) is not Attack:
             text = (inspect.getmodule(type(layer)).__doc__ or "") + (type(layer).__doc__ or "")
             assert re.search(r"(et al\.| & \w+),? (19|20)\d\d", text)
+
+
+def test_who_colludes_says_so_where_nobody_asks_them_together(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A `MaliciousClient` without `Colluders` sends what it trained."""
+    one = client("alie")
+    sent = ArrayRecord({n: Array(t.numpy()) for n, t in network().state_dict().items()})
+    reply = one.train(message(1, sent), context())
+    assert "attack-cannot-act" in reply.content
+    assert "clients.Colluders" in caplog.text

@@ -113,3 +113,11 @@ def test_more_attackers_than_a_minority_are_refused():
     DnC(4).check(9)
     with pytest.raises(ValueError, match="num_malicious = 5: DnC of 10 clients allows 0 to 4"):
         DnC(5).check(10)
+
+
+def test_a_factor_by_which_nobody_is_kept_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^filter_factor = 4\.0: DnC of 10 clients allows 0 to 3$"
+    ):
+        DnC(3, filter_factor=4.0).check(10)
+    DnC(3, filter_factor=3.0).check(10)

@@ -168,3 +168,19 @@ def test_without_a_client_left_the_model_stays_and_it_says_so(play, warned):
 def test_bounds(value):
     with pytest.raises(ValueError, match="window = "):
         FLDetector(value)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_numbers_as_large_as_there_are_stop_nothing(play):
+    """Attackers swing from end to end of float32, and the global model with them."""
+    rng, rule = np.random.default_rng(0), FLDetector(3)
+    sent = np.zeros(20, np.float32)
+    for number in range(1, 12):
+        ends = [np.full(20, (-1) ** number * 3.4e38 * (1 - k / 1e3)) for k in range(3)]
+        honest = 0.01 * rng.standard_normal((7, 20))
+        models = [m.astype(np.float32) for m in (*ends, *honest)]
+        new, report = play(rule, {"w": sent}, records(models), number)
+        assert np.isfinite(new["w"]).all()
+        assert np.isfinite(report["suspicious_score"]).all()
+        sent = new["w"]
+    assert max(report["suspicious_score"]) > 0

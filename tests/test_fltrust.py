@@ -120,3 +120,19 @@ def test_without_root_data_it_does_not_begin(play):
 def test_bounds(value):
     with pytest.raises(ValueError, match="learning_rate = "):
         FLTrust(value)
+
+
+def test_the_bound_holds_for_updates_that_are_rounding(play):
+    """Updates of a denormal number get a factor of 1e44: differences of models would be lost."""
+    rng = np.random.default_rng(0)
+    sent, way = rng.normal(0, 0.1, 1000).astype(np.float32), rng.normal(0, 0.01, 1000)
+    sent[:2] = 0
+    models = [(sent + way + rng.normal(0, 0.01, 1000)).astype(np.float32) for _ in range(8)]
+    for column, value in enumerate((1e-45, 3e-45)):
+        models.append(sent.copy())
+        models[-1][column] = np.float32(value) * np.sign(way[column])
+    root = (sent + way).astype(np.float32)
+    model, report = play(rule(root), {"w": sent}, records(models))
+    assert min(report["trust"]) > 0
+    length = np.linalg.norm(model["w"].astype(float) - sent)
+    assert 0.5 * np.linalg.norm(way) < length <= 1.001 * np.linalg.norm(way)

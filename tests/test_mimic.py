@@ -1,5 +1,7 @@
 """Tests of `clients.Mimic`: whom it copies, and that it keeps to the choice."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,3 +59,15 @@ def test_without_the_others_they_copy_one_of_themselves() -> None:
     crafted = Mimic(knowledge="attackers").collude(view(rows[:3]))
     assert (crafted == rows[1]).all()
     assert Mimic().knowledge == "all"
+
+
+def test_rounds_of_other_clients_are_no_history() -> None:
+    memory: dict[str, NDArray[np.float64]] = {}
+    for number in range(1, 4):
+        rows = updates(number, farthest=2)
+        seen = view(rows[:3], rows[3:], round=number, memory=memory)
+        Mimic().collude(replace(seen, clients=tuple(range(7))))
+    rows = updates(9, farthest=5)
+    seen = view(rows[:3], rows[3:], round=4, memory=memory)
+    crafted = Mimic().collude(replace(seen, clients=tuple(range(7, 14))))
+    assert (crafted == rows[5]).all()

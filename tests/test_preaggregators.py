@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord
+from flwr.serverapp import strategy as flower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fl_backdoor.federation.engines import LocalGrid
 from strategies import (
     AdaptiveClipping,
     Bucketing,
@@ -242,3 +245,32 @@ def test_the_strategy_inside_is_checked_for_so_many_as_it_gets():
         Bucketing(Krum(3), 2).check(16)
     with pytest.raises(ValueError, match="num_malicious = 9: Krum"):
         NearestNeighborMixing(Krum(9), 2).check(16)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_around_one_of_flowers_a_bucket_has_the_votes_of_its_clients(seed, reply, record):
+    sent = {
+        "w": np.zeros(2),
+        "bn.running_mean": np.zeros(1),
+        "bn.num_batches_tracked": np.zeros(1, int),
+    }
+    strategy = Bucketing(flower.FedAvg(), 2, seed=seed, weighted=True)
+    list(strategy.configure_train(1, record(sent), ConfigRecord(), LocalGrid(None, 8)))
+    counts, values = [1, 1, 1, 1000, 1, 1, 1, 1], np.arange(8)
+    replies = [
+        reply(
+            {
+                "w": np.full(2, float(value)),
+                "bn.running_mean": np.full(1, 10.0 * value),
+                "bn.num_batches_tracked": np.full(1, 100 * value),
+            },
+            node=value,
+            metrics={"num-examples": count},
+        )
+        for value, count in zip(values.tolist(), counts, strict=True)
+    ]
+    arrays, _ = strategy.aggregate_train(1, replies)
+    mean = np.average(values, weights=counts)
+    np.testing.assert_allclose(arrays["w"].numpy(), mean)
+    np.testing.assert_allclose(arrays["bn.running_mean"].numpy(), 10 * mean)
+    assert arrays["bn.num_batches_tracked"].numpy() == round(100 * mean)

@@ -290,3 +290,16 @@ def test_only_strategies_can_be_wrapped(value):
     for build in (Screened, lambda v: NormClipping(v, 1.0), lambda v: GaussianNoise(v, 1.0)):
         with pytest.raises(ValueError, match="strategy = "):
             build(value)
+
+
+@pytest.mark.parametrize("name", ["num_nodes", "num-nodes", "nodes", "votes"])
+def test_clients_may_name_a_metric_as_ids_are_named(name, reply, record):
+    for strategy in (Screened(FlowerFedAvg()), NormClipping(FlowerFedAvg(), 1.0)):
+        sent, grid = record({"w": np.zeros(4)}), LocalGrid(None, 3)
+        list(strategy.configure_train(1, sent, ConfigRecord(), grid))
+        metrics = {"num-examples": 1, name: 3.0}
+        replies = [reply({"w": np.ones(4)}, node=i, metrics=metrics) for i in range(3)]
+        arrays, told = strategy.aggregate_train(1, replies)
+        assert arrays is not None
+        assert told[name] == 3.0
+        assert strategy.rounds[1]["nodes"] == [0, 1, 2]

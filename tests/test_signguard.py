@@ -159,3 +159,11 @@ def test_it_cannot_act_where_there_is_no_cluster_or_nobody_passes_both_filters(p
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
         SignGuard(**settings)
+
+
+@pytest.mark.parametrize("d", [3, 100, 1000, 1234])
+def test_equal_signs_are_one_cluster(d, play):
+    signs = np.where(np.random.default_rng(0).random(d) < 0.5, 1.0, -1.0)
+    updates = [signs * (1 + i / 10) for i in range(6)]
+    _, report = play(SignGuard(fraction=1), {"w": np.zeros(d)}, [{"w": u} for u in updates])
+    assert report["dropped_nodes"] == []

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as arrays_of
 from torch import nn
 
 from clients import (
+    ALIE,
     Attack,
     BackdoorClient,
     Gaussian,
@@ -23,6 +24,7 @@ from clients import (
     ModelReplacement,
     NormProjection,
     Seat,
+    SignFlip,
     attack_mod,
     malicious,
     model_replacement_mod,
@@ -354,6 +356,7 @@ def test_a_mod_remembers_in_its_nodes_context(train_message: Callable[..., Messa
             ModelReplacement(factor=2, data=LabelFlipping(source=0, target=1, poisoned_samples=1)),
             "^ModelReplacement needs the hooks poison: allowed in a mod",
         ),
+        (ALIE(data=SignFlip()), "^ALIE needs the hooks collude: allowed in a mod"),
     ],
 )
 def test_a_mod_is_for_attacks_that_craft_only(attack: Attack, said: str) -> None:
