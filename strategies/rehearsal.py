@@ -1,15 +1,19 @@
 """What a rule would make of models that nobody has sent: for attackers who know the defense."""
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from logging import getLogger
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
+from .flower import Screened
 from .replies import Reply
 from .robust import Robust
 from .round import Round
@@ -122,6 +126,9 @@ class Rehearsal:
         )
         with _silence():  # nothing of this happens
             rule.remind(memory or self._first)
+            for layer in _layers(rule):
+                if isinstance(layer, Screened):
+                    _begin(layer.strategy, number, sent, asked)
             outcome = rule.aggregate(round)
             memory = rule.remember()
         votes = None if outcome.votes is None else outcome.votes[np.argsort(order)]
@@ -139,6 +146,28 @@ def _layers(strategy: Robust | None) -> Iterator[Robust]:
     while strategy is not None:
         yield strategy
         strategy = vars(strategy).get("inner")
+
+
+def _begin(strategy: Strategy, number: int, sent: ArrayRecord, asked: int) -> None:
+    """Let one of Flower's strategies begin a round: some keep the model that they send."""
+    least, inner = asked, cast(Any, strategy)
+    while isinstance(inner, Strategy):  # it waits until there are as many as it wants
+        least = max(least, vars(inner).get("min_available_nodes", 0))
+        inner = vars(inner).get("strategy")
+    draws = random.getstate()
+    list(strategy.configure_train(number, sent, ConfigRecord(), cast(Grid, _Crowd(least))))
+    random.setstate(draws)  # by which Flower samples
+
+
+class _Crowd:
+    """As much of a grid as a strategy samples from, and nobody there."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def get_node_ids(self) -> list[int]:
+        """Return numbers of as many nodes."""
+        return list(range(1, self.size + 1))
 
 
 def _moved(array: NDArray[Any], part: Vector) -> NDArray[Any]:

@@ -234,6 +234,12 @@ class Outcome:
     notes: dict[str, Any] = field(default_factory=dict)
     rest: ArrayRecord | None = None
 
+    def average_rest(self, round: Round) -> None:
+        """Leave statistics and counters to the average by the votes."""
+        known = {*round.layout.shapes, *round.layout.counters}
+        rest = (self.rest or {}).items()
+        self.rest = ArrayRecord({name: array for name, array in rest if name not in known})
+
     @classmethod
     def refuse(
         cls,

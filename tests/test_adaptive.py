@@ -2,12 +2,14 @@
 
 import logging
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
+from flwr.serverapp import strategy as flower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from clients.malicious import MaliciousClient
 from fl_backdoor.federation.engines import LocalGrid
 from fl_backdoor.measure.caveats import caveats
 from fl_backdoor.measure.runs import Run
-from strategies import FedAvg, Krum, NormClipping, Rehearsal, Robust
+from strategies import FedAvg, Krum, NormClipping, Rehearsal, Robust, Screened
 
 from .test_attack_runs import FEW, run
 from .test_contract_attacks import client as attacker
@@ -289,6 +291,20 @@ def test_a_rule_that_cannot_be_asked_is_said_and_counted(caplog: pytest.LogCaptu
         Adaptive().collude(seen)
 
 
+@pytest.mark.parametrize(
+    "kind", [flower.FedAdam, flower.FedYogi, flower.FedAdagrad, flower.FedAvgM, flower.FedAvg]
+)
+def test_flowers_strategies_that_keep_what_they_send_can_be_asked(kind: Any) -> None:
+    draws, rehearsal = random.getstate(), Rehearsal(Screened(kind()))
+    given: dict[str, Any] = {"asked": CLIENTS, "sent": SENT_RECORD, "columns": COLUMNS}
+    memory: dict[str, Any] = {}
+    for number in (1, 2):
+        update, _, memory = rehearsal(CLEAN, number=number, **given, root=CLEAN[0], memory=memory)
+        assert update is not None
+        assert update.any()
+    assert random.getstate() == draws
+
+
 def test_a_rehearsal_is_silent_and_shares_nothing_that_changes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -334,7 +350,7 @@ def test_an_attackers_reply_brings_what_an_honest_client_sends() -> None:
     honest = HonestClient(network(), *data(), partition=0, batch_size=20)
     clean = honest.train(message(1, model), context()).content["arrays"]
     plain = poisoned.train(message(1, model), context())
-    assert set(plain.content) == {"arrays", "metrics"}
+    assert set(plain.content) == {"arrays", "metrics", "attack-cannot-act"}
     seen: list[View] = []
 
     class Looking(Adaptive):

@@ -8,7 +8,6 @@ Paper: https://arxiv.org/abs/2006.09365
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
@@ -124,10 +123,7 @@ class Bucketing(Wrapper):
         for name, value in outcome.notes.items():
             if isinstance(value, np.ndarray):
                 outcome.notes[name] = value[bucket]
-        if outcome.rest is not None:  # statistics and counters of one client a bucket
-            known = {*round.layout.shapes, *round.layout.counters}
-            others = {name: a for name, a in outcome.rest.items() if name not in known}
-            outcome.rest = ArrayRecord(others)
+        outcome.average_rest(round)  # which would be that of one client a bucket
         if outcome.votes is not None:
             outcome.votes = (outcome.votes / sums)[bucket] * round.votes
         return outcome
