@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from .claims import UNKNOWN, Claim, chosen, judged, seeds, spread
+from .claims import UNKNOWN, Claim, chosen, in_all, judged, seeds, spread
 from .tidy import EARLY
 
 PAPERS, WORKS = "GradientReplacement", "LocalizedReplacement"
@@ -142,7 +142,9 @@ def _defenses(mnist: pd.DataFrame) -> Iterator[Claim]:
          chosen(sparse, rate=0.5),
          chosen(sparse, rate=0.99), "fig7"),
     )  # fmt: skip
-    for where, weak, strong, figure in rows:
+    for where, first, last, figure in rows:
+        both = in_all(pd.concat([first.assign(by="first"), last.assign(by="last")]), "by")
+        weak, strong = (chosen(both, by=name) for name in ("first", "last"))
         cost = 100 * (weak["main_accuracy"].mean() - strong["main_accuracy"].mean())
         before, after = (own["attack_success_rate"].mean() for own in (weak, strong))
         eased = bool(after < before / 2)
@@ -156,7 +158,10 @@ def _defenses(mnist: pd.DataFrame) -> Iterator[Claim]:
             command=f"vertical_{figure}_mnist",
         )  # fmt: skip
         yield from _full_files(f"{where}, on NUS-WIDE", "yes", figure)
-    noise = chosen(noisy, variance=0.05)
+    both = pd.concat(
+        [clipped.assign(by="clipping"), chosen(noisy, variance=0.05).assign(by="noise")]
+    )
+    clipped, noise = (chosen(in_all(both, "by"), by=name) for name in ("clipping", "noise"))
     yield judged(
         "6.3: clipping is not as effective as noise", "yes",
         f"attack success {spread(clipped['attack_success_rate'])} % with clipping, "
