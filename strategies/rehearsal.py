@@ -154,9 +154,11 @@ def _begin(strategy: Strategy, number: int, sent: ArrayRecord, asked: int) -> No
     while isinstance(inner, Strategy):  # it waits until there are as many as it wants
         least = max(least, vars(inner).get("min_available_nodes", 0))
         inner = vars(inner).get("strategy")
-    draws = random.getstate()
-    list(strategy.configure_train(number, sent, ConfigRecord(), cast(Grid, _Crowd(least))))
-    random.setstate(draws)  # by which Flower samples
+    draws = random.getstate()  # by which Flower samples
+    try:
+        list(strategy.configure_train(number, sent, ConfigRecord(), cast(Grid, _Crowd(least))))
+    finally:
+        random.setstate(draws)
 
 
 class _Crowd:

@@ -114,8 +114,7 @@ class CenteredClipping(Robust):
         v, far = centered_clipping(round.models, round.shares(round.votes), v, *settings)
         with np.errstate(over="ignore"):
             aggregate = np.subtract(v, round.center, out=np.empty_like(round.models[0]))
-        if np.isfinite(aggregate).all() and round.layout.holds(
-            v
-        ):  # or else the model stays, and so does this
+        # Or else the model stays, and so does this.
+        if np.isfinite(aggregate).all() and round.layout.holds(v):
             self.memory["aggregate"] = aggregate
         return Outcome(v, notes={"clipped": far > self.tau})
