@@ -115,6 +115,25 @@ def test_a_tau_whose_square_is_infinite_moves_nothing(kind: Any, reply: Any, rec
     assert close(played(kind(FedAvg(), tau=1e300), reply, record), drawn(99))
 
 
+def test_a_momentum_beyond_the_models_precision_is_forgotten(reply: Any, record: Any) -> None:
+    """One of four clients sends what float16 just holds; when it stops, the model moves again."""
+    strategy, model = FedAvgM(FedAvg()), {"w": np.zeros(2, np.float16)}
+    for number in range(1, 10):
+        list(strategy.configure_train(number, record(model), ConfigRecord(), LocalGrid(None, 4)))
+        sent = [
+            model["w"],
+            model["w"],
+            model["w"],
+            np.float16(6.5e4 * (number < 6)) + 0 * model["w"],
+        ]
+        new, _ = strategy.aggregate_train(
+            number, [reply({"w": w.astype(np.float16)}, node=i) for i, w in enumerate(sent)]
+        )
+        before, model = model, model if new is None else {"w": new["w"].numpy()}
+        assert np.isfinite(model["w"]).all()
+        assert number < 7 or (model["w"] < before["w"]).all()
+
+
 def test_another_models_memory_is_not_used(reply: Any, record: Any) -> None:
     one = FedAdam(FedAvg())
     one.memory = {"m": np.ones(3), "v": np.ones(3)}

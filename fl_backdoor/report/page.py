@@ -241,7 +241,7 @@ def _embedded(figures: Sequence[Figures], room: int) -> Iterable[list[tuple[str,
 
 
 def _image(path: Path) -> str:
-    """Return a figure as a data URL, of 256 colors: a third of the bytes of its file."""
+    """Return a figure as a data URL, of 256 colors: less than half of the bytes of its file."""
     from PIL import Image
 
     content = BytesIO()
