@@ -163,8 +163,12 @@ class Attack:
 
     def hooks(self, name: str) -> list[Callable[..., Any]]:
         """Return the hooks of a name that differ from the honest, the innermost first."""
+        return [getattr(layer, name) for layer in self.hooked(name)]
+
+    def hooked(self, name: str) -> list["Attack"]:
+        """Return the layers whose hook of a name differs from the honest, the innermost first."""
         honest = getattr(Attack, name)
-        return [getattr(a, name) for a in self.layers() if getattr(type(a), name) is not honest]
+        return [layer for layer in self.layers() if getattr(type(layer), name) is not honest]
 
 
 @dataclass(kw_only=True)

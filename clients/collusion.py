@@ -96,7 +96,7 @@ class Colluders(GridProxy):
         self._attacks = who if callable(who) else who.__contains__
         self._number = number or (lambda node: node)
         self._seed = seed
-        self._layers = [a for a in attack.layers() if type(a).collude is not Attack.collude]
+        self._layers = attack.hooked("collude")
         self._batches: dict[str, tuple[_Batch, int]] = {}
         self._idle: set[int] = set()
 
@@ -217,7 +217,7 @@ class Colluders(GridProxy):
             self._count(numbers)
             return
         clean = [batch.clean[number] for number in numbers if number in batch.clean]
-        others, theirs = _finite(honest if self.knowledge == "all" else [], start, columns)
+        others, theirs = _finite(honest, start, columns)
         view = View(
             round=batch.round,
             center=_row(start, columns),

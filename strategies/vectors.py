@@ -84,9 +84,8 @@ class Layout:
     def holds(self, parameters: NDArray[np.float64]) -> bool:
         """Tell whether parameters, shape (p,), are finite in the precision of their arrays."""
         return all(
-            np.abs(parameters[self.columns(name)]).max(initial=0) <= np.finfo(dtype).max
-            for name, dtype in self.dtypes.items()
-            if self.columns(name).stop <= len(parameters)
+            has_finite_norm(parameters[self.columns(name)], self.dtypes[name])
+            for name in self.parameter_names
         )
 
     def neurons(

@@ -143,8 +143,7 @@ def _defenses(mnist: pd.DataFrame) -> Iterator[Claim]:
          chosen(sparse, rate=0.99), "fig7"),
     )  # fmt: skip
     for where, first, last, figure in rows:
-        both = in_all(pd.concat([first.assign(by="first"), last.assign(by="last")]), "by")
-        weak, strong = (chosen(both, by=name) for name in ("first", "last"))
+        weak, strong = _paired(first, last)
         cost = 100 * (weak["main_accuracy"].mean() - strong["main_accuracy"].mean())
         before, after = (own["attack_success_rate"].mean() for own in (weak, strong))
         eased = bool(after < before / 2)
@@ -158,10 +157,7 @@ def _defenses(mnist: pd.DataFrame) -> Iterator[Claim]:
             command=f"vertical_{figure}_mnist",
         )  # fmt: skip
         yield from _full_files(f"{where}, on NUS-WIDE", "yes", figure)
-    both = pd.concat(
-        [clipped.assign(by="clipping"), chosen(noisy, variance=0.05).assign(by="noise")]
-    )
-    clipped, noise = (chosen(in_all(both, "by"), by=name) for name in ("clipping", "noise"))
+    clipped, noise = _paired(clipped, chosen(noisy, variance=0.05))
     yield judged(
         "6.3: clipping is not as effective as noise", "yes",
         f"attack success {spread(clipped['attack_success_rate'])} % with clipping, "
@@ -170,6 +166,12 @@ def _defenses(mnist: pd.DataFrame) -> Iterator[Claim]:
         reason="means over seeds, on MNIST",
         command="vertical_mnist num_epochs=20 top=dense defense=clipping",
     )  # fmt: skip
+
+
+def _paired(*tables: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return tables of the seeds that all of them have."""
+    every = in_all(pd.concat([t.assign(place=i) for i, t in enumerate(tables)]), "place")
+    return [chosen(every, place=i) for i in range(len(tables))]
 
 
 def _works(runs: pd.DataFrame) -> bool:
